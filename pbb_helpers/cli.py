@@ -1,0 +1,277 @@
+"""The command `pbb`: run a notebook, see its report and its numbers. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pbb_helpers.run_record import RunResult
+
+app = typer.Typer(
+    name="pbb",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="""Programming by Backprop: finetune a language model on the source of a program and see whether it can run it.
+
+    Start with: pbb run notebooks/01_proactive.ipynb
+    It trains a small model that ships with the project, and leaves a report to open and share.""",
+)
+Notebook = Annotated[str, typer.Argument(help="Path of a notebook, for example notebooks/01_proactive.ipynb.")]
+Maybe = Annotated[str | None, typer.Argument(help="A notebook's path or name; all notebooks when left out.")]
+Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.")]
+Reports = Annotated[Path, typer.Option("--reports", help="The folder of all reports.")]
+
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A parameter and its value; may be given many times. See: pbb describe."),
+]
+
+
+@app.command()
+def run(
+    notebook: Notebook,
+    parameter: Setting = None,
+    profile: Annotated[str | None, typer.Option(help="smoke (seconds), quick (minutes) or full (hours): short for -p profile …")] = None,
+    out: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    force: Annotated[bool, typer.Option("--force", help="Run again even if this very run is finished.")] = False,
+) -> None:
+    """Runs a notebook with these parameters and renders its report.
+
+    A run that is finished, with equal parameters, notebook and package, is not repeated. A killed run is started again and
+    takes up every finished stage and the last checkpoint.
+
+    Example: pbb run notebooks/01_proactive.ipynb -p profile full -p seeds 0,1,2
+    """
+    from pbb_helpers import runner
+    from pbb_helpers.run_record import Stopped
+    from pbb_helpers.terminal import Terminal
+
+    given = _pairs(parameter or []) | ({"profile": profile} if profile else {})
+    with Terminal() as terminal:
+        try:
+            result = runner.run(notebook, given, out_dir=out, typed=True, force=force, on_event=terminal.event)
+        except Stopped as stop:
+            terminal.clear()
+            _complain(f"stopped by {stop}; the same command goes on from the last checkpoint")
+            _render(out, reports, Path(notebook).stem)
+            raise typer.Exit(130 if str(stop) == "SIGINT" else 143) from None
+    _conclude(result, out, reports)
+
+
+def _conclude(result: RunResult, out: Path, reports: Path) -> None:
+    paths, rendered = _render(out, reports, result.record["notebook"])
+    if result.reused:
+        print("finished before: nothing was run again (--force repeats it)")
+    for path in paths:
+        print(f"report: {path}")
+    print(f"run:    {_short(result.folder)}")
+    if result.headline and result.status == "completed":
+        print(result.headline)
+    if result.status != "completed":
+        _complain(f"{result.record['notebook']} {result.status} in {result.error}")
+        error = result.record.get("error") or {}
+        # Asked for something that can't be, or no room for it: the user's to mend, like any other bad input.
+        mendable = (
+            error.get("name") in ("UsageError", "PermissionError")
+            or "No space left" in str(error.get("value"))
+            or "Disk quota" in str(error.get("value"))
+        )
+        raise typer.Exit(2 if mendable else 1)
+    if not rendered:
+        raise typer.Exit(1)
+
+
+def _render(out: Path, reports: Path, notebook: str | None) -> tuple[list[Path], bool]:
+    """Returns the pages, and whether every run could be rendered; what could not is said on stderr."""
+    from pbb_helpers.report_index import render_all
+
+    paths, problems = render_all(out, reports, notebook)
+    for problem in problems:
+        _complain(f"no report: {problem}")
+    return paths, not problems
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    """Returns name → text of "name=value" items (`main` has joined "-p name value")."""
+    pairs = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{item!r} is not a name and a value; write -p name value", param_hint="-p")
+        pairs[name] = value
+    return pairs
+
+
+@app.command()
+def report(notebook: Maybe = None, out: Runs = Path("runs"), reports: Reports = Path("reports")) -> None:
+    """Renders the reports of all runs, and the index; what is up to date stays untouched."""
+    from pbb_helpers.run_record import all_runs
+
+    name = _name(notebook, out)
+    if not all_runs(out):
+        raise _usage(f"no runs in {out}; make one with: pbb run notebooks/01_proactive.ipynb")
+    paths, rendered = _render(out, reports, name)
+    for path in paths:
+        print(path)
+    if not rendered:
+        raise typer.Exit(1)
+
+
+@app.command()
+def describe(notebook: Notebook) -> None:
+    """Prints what a notebook asks, and its parameters with types, defaults and meaning."""
+    from pbb_helpers.parameters import read_notebook, read_parameters
+    from pbb_helpers.runner import title_of
+
+    node = read_notebook(notebook)
+    known = read_parameters(node, notebook)
+    title, question = title_of(node)
+    print("\n".join([line for line in (title, question) if line] + [""]))
+    rows = [(p.name, p.type_name, repr(p.default), p.comment) for p in known.values()]
+    widths = [max(len(row[i]) for row in [*rows, ("name", "type", "default", "")]) for i in range(3)]
+    for row in [("name", "type", "default", "meaning"), *rows]:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+
+
+@app.command()
+def results(
+    notebook: Maybe = None,
+    csv: Annotated[bool, typer.Option("--csv", help="As CSV, every digit, for another program.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every finished run, not just the newest of each notebook.")] = False,
+    out: Runs = Path("runs"),
+) -> None:
+    """Prints the table of results (condition, mode, group, seed, n, accuracy, low, high, …) of the latest finished run."""
+    import pandas as pd
+
+    from pbb_helpers.run_record import all_runs
+
+    name = _name(notebook, out)
+    runs = [r for r in all_runs(out, name) if r.status == "completed" and (r.folder / "results.csv").is_file()]
+    newest = {r.record["notebook"]: r for r in reversed(runs)}
+    chosen = runs if every else list(newest.values())
+    if not chosen:
+        of = f" of {name}" if name else ""
+        raise _usage(f"no finished run{of} with results in {out}; make one with: pbb run notebooks/{name or '01_proactive'}.ipynb")
+    for r in chosen:
+        profile = r.record["parameters"].get("profile")
+        print(f"{_short(r.folder)}{f', profile {profile}' if profile else ''}, {r.record['started'][:16]}", file=sys.stderr)
+    tables = [pd.read_csv(r.folder / "results.csv").assign(notebook=r.record["notebook"], run=r.folder.name) for r in chosen]
+    table = pd.concat(tables, ignore_index=True)
+    if len(chosen) == 1:
+        table = table.drop(columns=["notebook", "run"])
+    print(table.to_csv(index=False) if csv else table.round(3).to_string(index=False), end="" if csv else "\n")
+
+
+@app.command()
+def models() -> None:
+    """Lists the models that ship with the project; any hub id or folder works as well: -p model <id or folder>."""
+    from pbb_helpers.markup import visible
+    from pbb_helpers.model_files import shipped
+
+    cards = shipped()
+    if not cards:
+        print("no model ships with this checkout; make one with: pbb pretrain")
+    for name, card in cards.items():
+        print(name)
+        for key, value in card.facts.items():
+            long = isinstance(value, (list, dict)) and len(str(value)) > 100
+            print(visible(f"  {key}: ({len(value)} entries, in {card.folder / 'card.json'})" if long else f"  {key}: {value}"))
+
+
+@app.command()
+def pretrain(
+    name: Annotated[str, typer.Option(help="The new model's name.")] = "pbb-small",
+    folder: Annotated[Path | None, typer.Option(help="Where to put it; runs/pretrain/<name> by default.")] = None,
+    parameter: Setting = None,
+) -> None:
+    """Makes a base model from scratch, as the shipped ones were made: hours on a CPU, resumable.
+
+    Example: pbb pretrain --name my-model -p steps 2000 -p hidden 64
+    """
+    import dataclasses
+
+    from pbb_helpers.parameters import Parameter, resolve
+    from pbb_helpers.pretrain import PretrainSettings, main
+
+    fields = [f for f in dataclasses.fields(PretrainSettings) if f.name != "name" and f.default is not dataclasses.MISSING]
+    known = {f.name: Parameter(f.name, type(f.default), f.default, "") for f in fields}
+    given = _pairs(parameter or [])
+    values = resolve(known, given, typed=True)
+    main(name, folder, **{key: values[key] for key in given})
+
+
+def _name(notebook: str | None, out: Path) -> str | None:
+    """Returns the name of a notebook given as path or name, after checking that it exists or was run."""
+    if notebook is None:
+        return None
+    from pbb_helpers.programs import did_you_mean
+
+    name = Path(notebook).name.removesuffix(".ipynb")
+    known = {p.stem for p in Path("notebooks").glob("*.ipynb")} | {p.parent.parent.name for p in out.glob("*/*/run.json")}
+    if name not in known and not Path(notebook).is_file():
+        raise did_you_mean("notebook", name, known)
+    return name
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _usage(message: str) -> Exception:
+    from pbb_helpers.programs import UsageError
+
+    return UsageError(message)
+
+
+def _complain(message: object) -> None:
+    text = " ".join(str(message).split())
+    print(f"pbb: {text}", file=sys.stderr, flush=True)
+
+
+def _join_pairs(arguments: list[str]) -> list[str]:
+    """Returns the arguments with "-p name value" joined to "-p name=value", for click takes one value per option."""
+    joined: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        joined.append(argument)
+        if argument in ("-p", "--parameter"):
+            name = next(rest, None)
+            if name is not None and name.isidentifier():
+                value = next(rest, None)
+                name = name if value is None else f"{name}={value}"
+            joined += [name] if name is not None else []
+    return joined
+
+
+def main() -> None:
+    """Runs the command line: bad input is one line on stderr and exit code 2, never a traceback."""
+    arguments = sys.argv[1:]
+    try:
+        app(args=_join_pairs(arguments) if arguments[:1] in (["run"], ["pretrain"]) else arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `pbb results | head` is no error
+        raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else error)
+        raise SystemExit(2) from None
+    except ValueError as error:
+        from pbb_helpers.programs import UsageError
+
+        if not isinstance(error, UsageError):
+            raise
+        _complain(error)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

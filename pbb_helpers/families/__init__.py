@@ -1,0 +1,7 @@
+"""The families of programs, one file each. A new family is a dataclass with the methods of `programs.Family` and a line here."""
+
+from __future__ import annotations
+
+from pbb_helpers.families.arithmetic import Arithmetic
+
+FAMILIES = {"arithmetic": Arithmetic}

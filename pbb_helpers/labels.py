@@ -1,0 +1,69 @@
+"""The one table of labels, colours and markers: code says `without_io`, a figure and a sentence say "w/o IO".
+
+The colours are those of Okabe and Ito (2008), which readers with any common colour vision tell apart; every condition has a marker of its
+own as well, so that a figure survives a black-and-white printer.
+"""
+
+from __future__ import annotations
+
+LABELS = {
+    "base": "untuned",
+    "in_context": "source in context (untuned)",
+    "source_only": "source only (no stage 1)",
+    "stage1_only": "stage 1 only (no w/o IO source)",
+    "shuffled_source": "shuffled sources",
+    "proactive": "proactive",
+    "mixture": "mixture (one stage)",
+    "with_io": "w/ IO",
+    "without_io": "w/o IO",
+    "direct": "direct",
+    "cot": "chain of thought",
+    "recall": "recall, then step through",
+    "source": "source reproduced",
+    "in_context_direct": "direct, source in context",
+    "in_context_cot": "chain of thought, source in context",
+    "in_context_recall": "recall, source in context",
+    "stage1": "stage 1",
+    "stage2": "stage 2",
+}
+COLOURS = {
+    "base": "#595959",
+    "in_context": "#000000",
+    "source_only": "#56B4E9",
+    "stage1_only": "#0072B2",
+    "shuffled_source": "#CC79A7",
+    "proactive": "#D55E00",
+    "mixture": "#009E73",
+}
+MARKERS = {"base": "X", "in_context": "*", "source_only": "v", "stage1_only": "s", "shuffled_source": "D", "proactive": "o", "mixture": "P"}
+MODE_COLOURS = {"direct": "#0072B2", "cot": "#D55E00", "recall": "#009E73", "source": "#7A7A7A"}
+_SPARE = ("#E69F00", "#8C510A", "#5E3C99", "#01665E", "#B2182B")  # for conditions that this table does not know yet
+
+
+def label(name: str) -> str:
+    """Returns the words for a name of the code; a name that is not in the table stands for itself.
+
+    >>> label("without_io"), label("io_only_8")
+    ('w/o IO', 'io_only_8')
+    """
+    return LABELS.get(name, name)
+
+
+def colour(name: str) -> str:
+    """Returns the colour of a condition; one that is not in the table gets a spare, always the same one."""
+    return COLOURS.get(name) or _SPARE[sum(name.encode()) % len(_SPARE)]
+
+
+def marker(name: str) -> str:
+    """Returns the marker of a condition."""
+    return MARKERS.get(name, "^")
+
+
+def in_order(names: object) -> list[str]:
+    """Returns the distinct names in the order of the table, unknown ones last, by name.
+
+    >>> in_order(["proactive", "zeta", "base"])
+    ['base', 'proactive', 'zeta']
+    """
+    known = list(LABELS)
+    return sorted({str(name) for name in names}, key=lambda name: (known.index(name) if name in known else len(known), name))  # type: ignore[attr-defined]

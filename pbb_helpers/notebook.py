@@ -1,0 +1,144 @@
+"""What a notebook calls: check its parameters, show things with alt text, report progress, leave its results."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pbb_helpers.disk import plain_errors, write_text
+from pbb_helpers.markup import table_html, visible
+from pbb_helpers.parameters import Parameter, check
+from pbb_helpers.programs import UsageError
+from pbb_helpers.progress import LiveCurves, Progress
+
+__all__ = ["LiveCurves", "Progress", "parameters", "record", "run_folder", "runs_root", "show"]
+
+
+def parameters(schema: Any, values: Mapping[str, Any]) -> Any:
+    """Returns the parameters, checked: an instance of the pydantic model, or a namespace for a dict of types.
+
+    Args:
+        schema: A pydantic model class, or a dict from name to a type (`int | None`) or to a tuple of allowed texts.
+        values: Where the parameters cell put them: `globals()` in a notebook.
+
+    Raises:
+        UsageError: One is missing or not valid.
+    """
+    if isinstance(schema, Mapping):
+        return SimpleNamespace(**{name: _checked(name, kind, values) for name, kind in schema.items()})
+    from pydantic import ValidationError
+
+    try:
+        return schema(**{name: values[name] for name in schema.model_fields if name in values})
+    except ValidationError as error:
+        problems = (f"parameter {'.'.join(map(str, e['loc'])) or '?'}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise UsageError(visible("; ".join(problems)).replace("\n", " ")) from None
+
+
+def _checked(name: str, kind: Any, values: Mapping[str, Any]) -> Any:
+    if name not in values:
+        raise UsageError(f"parameter {name!r} is not set; assign it in the parameters cell")
+    choices = tuple(kind) if isinstance(kind, (tuple, list)) else ()
+    return check(Parameter(name, str if choices else kind, values[name], "", choices), values[name])
+
+
+def run_folder(name: str | None = None) -> Path:
+    """Returns the folder for this run's files, made if need be: `PBB_RUN_DIR`, else runs/<name>/interactive of the project.
+
+    Args:
+        name: The notebook's name; by default the one that JupyterLab reports, else "notebook".
+    """
+    given = os.environ.get("PBB_RUN_DIR")
+    folder = Path(given) if given else runs_root() / (name or Path(os.environ.get("JPY_SESSION_NAME", "notebook")).stem) / "interactive"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def runs_root() -> Path:
+    """Returns the folder of all runs: `PBB_RUNS`, else runs/ beside the nearest pyproject.toml upwards, else ./runs."""
+    if given := os.environ.get("PBB_RUNS"):
+        return Path(given)
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").is_file()), here)
+    return root / "runs"
+
+
+def record(*, rows: Any = None, results: Any = None, headline: str | None = None, folder: Path | None = None) -> Path:
+    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, headline.txt.
+
+    Args:
+        rows: A DataFrame or an iterable of dicts, one per answer.
+        results: A DataFrame with columns condition, mode, group, seed, n, accuracy, low, high, …
+        headline: One line for the terminal and the top of the report.
+        folder: Where; `run_folder()` by default.
+    """
+    folder = Path(folder) if folder else run_folder()
+    with plain_errors(folder):
+        _write(folder, rows, results, headline)
+    return folder
+
+
+def _write(folder: Path, rows: Any, results: Any, headline: str | None) -> None:
+    if rows is not None:
+        lines = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+        write_text(folder / "rows.jsonl", "".join(json.dumps(row, default=_plain) + "\n" for row in lines))
+    if results is not None:
+        write_text(folder / "results.csv", results.to_csv(index=False))
+    if headline is not None:
+        write_text(folder / "headline.txt", " ".join(visible(headline).split()) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def show(thing: Any, *, alt: str | None = None, caption: str | None = None, rows: int = 50) -> None:
+    """Displays a figure with its alt text, a table, or text that is never taken for HTML.
+
+    Args:
+        thing: A matplotlib Figure, the path of a PNG that `plots.save_figure` wrote, a DataFrame, or anything with a str().
+        alt: What a figure shows, in words; required for a figure (a saved one has it in the .json beside it).
+        caption: One line under it.
+        rows: At most so many rows of a table are shown; a line says how many there are.
+
+    Raises:
+        UsageError: A figure without alt text, or a file that isn't there.
+    """
+    from IPython.display import display
+
+    metadata: dict[str, Any] = {}
+    if hasattr(thing, "savefig") or isinstance(thing, Path):
+        data, metadata = _figure(thing, alt)
+    elif hasattr(thing, "to_html") and hasattr(thing, "columns"):
+        data = {"text/html": table_html(thing, rows=rows), "text/plain": visible(thing.head(rows).to_string())}
+    else:
+        data = {"text/html": f'<pre class="pbb-text">{html.escape(visible(thing))}</pre>', "text/plain": visible(thing)}
+    display(data, raw=True, metadata=metadata)
+    if caption:
+        display({"text/html": f'<p class="pbb-caption">{html.escape(visible(caption))}</p>', "text/plain": visible(caption)}, raw=True)
+
+
+def _figure(thing: Any, alt: str | None) -> tuple[dict[str, str], dict[str, Any]]:
+    """Returns the display data of a figure and its metadata: alt text, and the width in CSS pixels."""
+    if isinstance(thing, Path):
+        beside = thing.with_suffix(".json")
+        if not thing.is_file():
+            raise UsageError(f"no figure at {thing}; save it first with plots.save_figure")
+        alt = alt or (json.loads(beside.read_text(encoding="utf-8")).get("alt") if beside.is_file() else None)
+        png = thing.read_bytes()
+    else:
+        buffer = io.BytesIO()
+        thing.savefig(buffer, format="png", dpi=160, bbox_inches="tight")
+        png = buffer.getvalue()
+    if not (alt or "").strip():
+        raise UsageError("a figure needs alt text: show(figure, alt='what it shows, in words')")
+    width = int.from_bytes(png[16:20], "big")  # PNG: width is the first field of IHDR
+    data = {"image/png": base64.b64encode(png).decode(), "text/plain": f"[figure: {visible(alt)}]"}
+    return data, {"image/png": {"alt": visible(alt), "width": width // 2 if width > 1000 else width}}

@@ -1,0 +1,404 @@
+"""How the shipped models are made: from scratch, on executing programs whose source stands in the prompt.
+
+The names are bound to programs at random, anew in each document, so that the model knows how to run code and knows no program by heart:
+what a pretrained language model brings to Programming by Backprop, in a few megabytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, in_context_document
+from pbb_helpers.families.names import draw_names, made_up_names
+from pbb_helpers.programs import Program, UsageError, behaviour, family
+
+BEGIN = ["<|pad|>", "<|end|>"]
+TURNS = 3
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the pretraining documents are made of.
+
+    Attributes:
+        lengths: Share of programs per number of statements.
+        modes: Share of documents per way of answering.
+        one_distractor: Share of documents with a second program in the prompt.
+        two_distractors: Share with two more.
+    """
+
+    lengths: dict[int, float] = field(default_factory=lambda: {1: 0.25, 2: 0.5, 3: 0.25})
+    modes: dict[str, float] = field(default_factory=lambda: {"direct": 0.6, "cot": 0.28, "recall": 0.12})
+    one_distractor: float = 0.2
+    two_distractors: float = 0.05
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """One shipped model: its shape, its budget and its mix. The learning rate is constant and falls to zero over the last fifth."""
+
+    name: str = "pbb-small"
+    hidden: int = 128
+    layers: int = 6
+    intermediate: int = 384
+    steps: int = 9_600
+    batch_size: int = 160
+    lr: float = 2e-3
+    warmup: int = 200
+    decay_share: float = 0.2
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    dtype: str = "bfloat16"
+    compile: bool = True
+    threads: int = 2
+    seed: int = 0
+    evaluate_every: int = 400
+    mix: Mix = field(default_factory=Mix)
+
+
+class Pick:
+    """Draws keys of a table of shares."""
+
+    def __init__(self, shares: dict[Any, float], generator: np.random.Generator) -> None:
+        self.keys, self.edges, self.generator = list(shares), np.cumsum(list(shares.values())), generator
+
+    def __call__(self) -> Any:
+        """Returns one key."""
+        return self.keys[int(np.searchsorted(self.edges, self.generator.random() * self.edges[-1], side="right"))]
+
+
+def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group: str = "replay", names: tuple[str, ...] | None = None,
+                  inputs: tuple[int, ...] | None = None, exclude: frozenset[tuple] = frozenset()) -> Iterator[list[Example]]:  # fmt: skip
+    """Yields pretraining documents without end, the same for the same seed: sources, then one question, or `turns` direct ones.
+
+    Several questions on one source, answered directly, make better use of a document than one, since a direct answer is so short.
+
+    Args:
+        mix: What they are made of.
+        seed: Seeds the programs, names, inputs and templates.
+        turns: Number of direct questions on one source.
+        group: The group written into the examples.
+        names: The names to draw from; all made-up names by default.
+        inputs: The inputs to draw from; all of the family's by default.
+        exclude: Behaviours over all inputs that no program of a document may have.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    pool = names or made_up_names()
+    families = {n: family("arithmetic", min_statements=n, max_statements=n) for n in mix.lengths}
+    every_input = families[min(families)].inputs()
+    domain = inputs if inputs is not None else tuple(every_input)
+    pick_length, pick_mode = Pick(mix.lengths, generator), Pick(mix.modes, generator)
+    distractors = {2: mix.two_distractors, 1: mix.one_distractor, 0: 1 - mix.one_distractor - mix.two_distractors}
+    pick_distractors = Pick(distractors, generator)
+
+    def sketch(name: str) -> Program:
+        while True:
+            program = families[pick_length()].sketch(name, generator)
+            if not exclude or behaviour(program, every_input) not in exclude:
+                return program
+
+    def question() -> tuple[int, int]:
+        return int(domain[generator.integers(len(domain))]), int(generator.integers(len(CALL_TEMPLATES)))
+
+    while True:
+        chosen = list(dict.fromkeys(pool[i] for i in generator.integers(len(pool), size=5)))[: 1 + pick_distractors()]
+        program, *others = [sketch(name) for name in chosen]
+        mode = pick_mode()
+        x, template = question()
+        document = [in_context_document(program, group, mode, x, template, others, generator)]
+        for _ in range(turns - 1 if mode == "direct" else 0):
+            document.append(call_document(program, group, "direct", *question()))
+        yield document
+
+
+def documents(mix: Mix, seed: int | list[int], **options: Any) -> Iterator[Example]:
+    """Yields single questions as `conversations` draws them: for replay in finetuning, and to look at."""
+    return (document[0] for document in conversations(mix, seed, turns=1, **options))
+
+
+# ---------------------------------------------------------------- the tokenizer
+
+
+def build_tokenizer(folder: Path, *, bpe_size: int = 1024, sample: int = 20_000, seed: int = 1) -> Any:
+    """Trains, saves and returns the shipped tokenizer: byte-level BPE, so that any text is encodable, whose tokens may hold spaces.
+
+    Each digit and each minus sign before a digit is a token of its own, each made-up name is one, and a token never crosses into a
+    new line; "\\n    x = max(x, " may be one, which keeps documents to a third of the length of a word-level vocabulary.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(r"\d|-(?=\d)"), "isolated"),
+        pre_tokenizers.Split("\n", "merged_with_next"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=bpe_size, special_tokens=BEGIN, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(_corpus(sample, seed), trainer)
+    tokenizer.add_tokens([AddedToken(name, single_word=True, normalized=False) for name in made_up_names()])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=BEGIN[0], eos_token=BEGIN[1], clean_up_tokenization_spaces=False)
+    fast.save_pretrained(folder)
+    return fast
+
+
+def _corpus(sample: int, seed: int) -> Iterator[str]:
+    """The pieces of text between names: no token may join a name's surroundings into one with the name."""
+    for template in SOURCE_TEMPLATES:
+        for _ in range(200):
+            yield from (template + "\n").split("{name}")
+    for example in itertools.islice(documents(Mix(), seed, names=("zibble", "zabble", "zobble")), sample):
+        for text in (example.prompt, example.completion):
+            yield from text.replace("zabble", "zibble").replace("zobble", "zibble").split("zibble")
+
+
+# ---------------------------------------------------------------- the training
+
+
+def encode_conversation(tokenizer: Any, document: list[Example]) -> tuple[list[int], list[int]]:
+    """Returns token ids and, for each, 1 where it is supervised: the completions, each closed by the end token."""
+    texts = [text for i, e in enumerate(document) for text in (("\n\n" if i else "") + e.prompt, e.completion)]
+    ids: list[int] = []
+    marks: list[int] = []
+    for i, part in enumerate(tokenizer(texts)["input_ids"]):
+        part = part + [tokenizer.eos_token_id] if i % 2 else part
+        ids += part
+        marks += [i % 2] * len(part)
+    return ids, marks
+
+
+def collate(rows: list[tuple[list[int], list[int]]], multiple: int = 8) -> Any:
+    """Returns a `train.Batch` of conversations, right-padded, supervised wherever marked."""
+    import torch
+
+    from pbb_helpers.train import Batch
+
+    width = -(-(max(len(ids) for ids, _ in rows) - 1) // multiple) * multiple
+    inputs = np.zeros((len(rows), width), dtype=np.int64)
+    targets = np.full((len(rows), width), -1, dtype=np.int64)
+    for i, (ids, marks) in enumerate(rows):
+        inputs[i, : len(ids) - 1] = ids[:-1]
+        targets[i, : len(ids) - 1] = np.where(marks[1:], ids[1:], -1)
+    positions = np.flatnonzero(targets >= 0)
+    return Batch(torch.from_numpy(inputs), torch.from_numpy(positions), torch.from_numpy(targets.ravel()[positions]),
+                 sum(len(ids) - 1 for ids, _ in rows))  # fmt: skip
+
+
+WINDOW = 16
+LONGEST = 112
+"""Longer documents, few and costly, are left out (three statements recalled beside distractors)."""
+
+
+def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list[list[tuple[list[int], list[int]]]]:
+    """Returns the encoded batches of one window of `WINDOW` steps: a function of the seed and the index alone, so that a resume is exact."""
+    tokenizer = _tokenizer(folder)
+    encoded = (encode_conversation(tokenizer, document) for document in conversations(settings.mix, [settings.seed, index]))
+    rows = list(itertools.islice((row for row in encoded if len(row[0]) <= LONGEST), WINDOW * settings.batch_size))
+    rows.sort(key=lambda row: len(row[0]))
+    cut = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
+    order = np.random.Generator(np.random.PCG64([settings.seed, index, 1])).permutation(len(cut))
+    return [cut[i] for i in order]
+
+
+@functools.cache
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def windows(folder: Path, settings: PretrainSettings, first: int) -> Iterator[tuple[int, Any]]:
+    """Yields (index, rows) of the windows still to train, the next one made in a second process while this one trains."""
+    last = math.ceil(settings.steps / WINDOW)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ahead = pool.submit(window_of_rows, folder, settings, first)
+        for index in range(first, last):
+            rows = ahead.result()
+            if index + 1 < last:
+                ahead = pool.submit(window_of_rows, folder, settings, index + 1)
+            yield index, rows
+
+
+def learning_rate(step: int, settings: PretrainSettings) -> float:
+    """Returns the rate at a step: warm-up, constant, then linear to zero (so that a run can be prolonged before its decay begins)."""
+    start = settings.steps * (1 - settings.decay_share)
+    down = 1 - (step - start) / (settings.steps - start) if step > start else 1.0
+    return settings.lr * min(1.0, (step + 1) / settings.warmup) * max(down, 0.0)
+
+
+def held_out_questions(count: int, seed: int = 10_000) -> dict[str, list[Example]]:
+    """Returns fresh in-context questions per mode, of one to two statements: the programs of the quick profile."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    programs = family("arithmetic").draw(draw_names(count, generator), generator)
+    inputs = generator.integers(0, 50, size=count)
+    return {
+        mode: [call_document(p, "with_io", f"in_context_{mode}", int(x), i % 20) for i, (p, x) in enumerate(zip(programs, inputs, strict=True))]
+        for mode in ("direct", "cot", "recall")
+    }
+
+
+def exact_match(model: Any, tokenizer: Any, questions: list[Example], batch_size: int = 100) -> float:
+    """Returns the share of questions whose whole gold completion is the greedy one, which one forward pass decides.
+
+    Each token of the gold is the most likely one after those before it exactly when greedy decoding writes the gold: for direct answers
+    this is the accuracy; for chain of thought it is stricter, since there a wrong step with a right answer counts as wrong.
+    """
+    import torch
+
+    right = 0
+    for start in range(0, len(questions), batch_size):
+        batch = collate([encode_conversation(tokenizer, [e]) for e in questions[start : start + batch_size]])
+        with torch.no_grad():
+            hidden = model.model(input_ids=batch.input_ids.to(model.device), use_cache=False).last_hidden_state.flatten(0, 1)
+            hit = model.lm_head(hidden[batch.positions.to(model.device)]).argmax(-1).cpu() == batch.targets
+        wrong = set((batch.positions // batch.input_ids.shape[1])[~hit].tolist())
+        right += len(batch) - len(wrong)
+    return right / len(questions)
+
+
+def new_model(tokenizer: Any, settings: PretrainSettings) -> Any:
+    """Returns an untrained Llama of the settings' shape."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=settings.hidden, intermediate_size=settings.intermediate, num_hidden_layers=settings.layers,
+        num_attention_heads=settings.hidden // 32, num_key_value_heads=settings.hidden // 32, tie_word_embeddings=True,
+        max_position_embeddings=1024, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    config._attn_implementation = "eager"  # on a CPU the flash backward is the slow part for short sequences
+    torch.manual_seed(settings.seed)
+    return LlamaForCausalLM(config)
+
+
+def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], None] = print) -> Path:
+    """Trains the model, or goes on where an earlier call was stopped, and returns the folder that holds it with tokenizer and card.
+
+    Args:
+        settings: What to make.
+        folder: Where to: `work/` in it holds the state of an unfinished run.
+        log: Gets a line now and then.
+    """
+    import torch
+
+    from pbb_helpers.train import autocast, loss
+
+    torch.set_num_threads(settings.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer(folder)
+    model = new_model(tokenizer, settings).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
+    state = _resume(folder / "work", model, optimizer)
+    questions = held_out_questions(400)
+    plain, start, tokens = model.model, time.time() - state["seconds"], state["tokens"]
+    compiled = torch.compile(plain, dynamic=True) if settings.compile else plain
+    dtype = getattr(torch, settings.dtype)
+    for index, rows in windows(folder, settings, state["step"] // WINDOW):
+        model.model = compiled
+        for offset, batch in enumerate(map(collate, rows)):
+            step = index * WINDOW + offset
+            if step >= settings.steps:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, settings)
+            with autocast(device, dtype):
+                value = loss(model, batch.to(device))
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            tokens += batch.tokens
+        step = min((index + 1) * WINDOW, settings.steps)
+        model.model = plain
+        seconds = time.time() - start
+        log(f"step {step:,} of {settings.steps:,}, {tokens / 1e6:.1f}M tokens, loss {value.item():.4f}, {seconds / 60:.1f} min, "
+            f"{seconds / step * (settings.steps - step) / 60:.0f} min left")  # fmt: skip
+        if step // settings.evaluate_every > (index * WINDOW) // settings.evaluate_every or step == settings.steps:
+            accuracy = {mode: exact_match(model, tokenizer, some) for mode, some in questions.items()}
+            state["curve"].append({"step": step, "tokens": tokens, "loss": value.item(), **accuracy})
+            log(f"in context, n = 400: {accuracy}")
+            state |= {"step": step, "tokens": tokens, "seconds": seconds}
+            _checkpoint(folder / "work", model, optimizer, state)
+    return _finish(folder, model, settings, state)
+
+
+def _checkpoint(folder: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
+    """Writes model, optimizer and progress next to the last good state, then puts it in its place."""
+    from safetensors.torch import save_file
+
+    fresh = folder.with_name("work.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    model.save_pretrained(fresh)
+    moments = {f"{i}.{key}": value.contiguous() for i, s in optimizer.state_dict()["state"].items() for key, value in s.items()}
+    save_file(moments, fresh / "optimizer.safetensors")
+    (fresh / "state.json").write_text(json.dumps(state))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(fresh, folder)
+
+
+def _resume(folder: Path, model: Any, optimizer: Any) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    for place in (folder, folder.with_name("work.new")):
+        if (place / "state.json").exists():
+            model.load_state_dict(load_file(place / "model.safetensors"), strict=False)  # the tied head is not stored
+            state: dict[int, dict[str, Any]] = {}
+            for key, value in load_file(place / "optimizer.safetensors").items():
+                index, name = key.split(".", 1)
+                state.setdefault(int(index), {})[name] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            return json.loads((place / "state.json").read_text())
+    return {"step": 0, "tokens": 0, "seconds": 0.0, "curve": []}
+
+
+def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[str, Any]) -> Path:
+    """Saves the weights in bfloat16, and the card that says how they came about."""
+    import torch
+
+    model.to(torch.bfloat16).save_pretrained(folder)
+    last = state["curve"][-1]
+    card = {
+        "name": settings.name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tokens": state["tokens"],
+        "hours": round(state["seconds"] / 3600, 2),
+        "hardware": f"{platform.machine()}, {settings.threads} threads" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
+        "in_context": {mode: last[mode] for mode in ("direct", "cot", "recall")},
+        "in_context_n": 400,
+        "settings": asdict(settings),
+        "curve": state["curve"],
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    return folder
+
+
+def main(name: str = "pbb-small", folder: Path | None = None, **changes: Any) -> Path:
+    """Makes a shipped model anew; `changes` are fields of `PretrainSettings`.
+
+    Raises:
+        UsageError: There is no such setting.
+    """
+    unknown = set(changes) - set(PretrainSettings.__dataclass_fields__)
+    if unknown:
+        raise UsageError(f"unknown setting {sorted(unknown)[0]!r}; choose from {', '.join(PretrainSettings.__dataclass_fields__)}")
+    settings = PretrainSettings(name=name, **changes)
+    return pretrain(settings, folder or Path("runs") / "pretrain" / name, log=lambda line: print(line, flush=True))

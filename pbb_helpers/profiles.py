@@ -1,0 +1,101 @@
+"""The sizes that notebooks come in, and the parameters that change them: smoke (seconds), quick (minutes), full (hours on a CPU)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, condition
+from pbb_helpers.experiment import Experiment, small
+from pbb_helpers.model_files import find, shipped
+from pbb_helpers.notebook import parameters
+from pbb_helpers.programs import did_you_mean
+
+FULL = Experiment(
+    seeds=(0, 1, 2, 3, 4), n_with_io=1000, n_without_io=200, n_with_io_asked=200, budget=Budget(stage1_steps=2400, stage2_steps=800)
+)
+QUICK = Experiment(seeds=(0, 1), n_with_io=400, n_without_io=80, n_with_io_asked=80, budget=Budget(stage1_steps=900, stage2_steps=300))
+PROFILES = {"smoke": small(replace(QUICK, seeds=(0,))), "quick": QUICK, "full": FULL}
+LLM_LR = 2e-4
+"""Adapters on a pretrained LLM take a tenth of the rate that suits the shipped models."""
+
+
+class Parameters(BaseModel):
+    """The parameters of an experiment notebook; None takes the profile's value."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+
+    profile: str
+    model: str
+    conditions: list[str] | None = None
+    seeds: list[int] | None = None
+    n_with_io: int | None = None
+    n_without_io: int | None = None
+    min_statements: int | None = None
+    max_statements: int | None = None
+    stage1_steps: int | None = None
+    stage2_steps: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    method: str | None = None
+    rank: int | None = None
+    processes: int | None = None
+
+
+def proactive(values: Mapping[str, Any]) -> Experiment:
+    """Returns the experiment that the parameters of a notebook ask for; `values` is its `globals()`.
+
+    Raises:
+        UsageError: A parameter is not valid; or there is no such profile, model or condition.
+    """
+    given = parameters(Parameters, values)
+    if given.profile not in PROFILES:
+        raise did_you_mean("profile", given.profile, PROFILES)
+    find(given.model)
+    for name in given.conditions or ():
+        condition(name)
+    base = PROFILES[given.profile]
+    budget = base.budget
+    own = given.model in shipped()
+    stage1 = _changed(budget.stage1, batch_size=given.batch_size, method=given.method, rank=given.rank, lr=given.lr if given.lr or own else LLM_LR)
+    # The second stage keeps its proportion to the first.
+    stage2 = _changed(stage1, lr=stage1.lr * budget.stage2.lr / budget.stage1.lr)
+    budget = _changed(replace(budget, stage1=stage1, stage2=stage2), stage1_steps=given.stage1_steps, stage2_steps=given.stage2_steps)
+    statements = {k: v for k, v in (("min_statements", given.min_statements), ("max_statements", given.max_statements)) if v is not None}
+    n_without_io = given.n_without_io
+    return _changed(
+        base, model=given.model, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
+        conditions=tuple(c for c in CONDITIONS if c in given.conditions) if given.conditions else None,
+        seeds=tuple(given.seeds) if given.seeds else None,
+        family_settings=tuple(({**dict(base.family_settings), **statements}).items()) or None,
+    )  # fmt: skip
+
+
+def _changed(thing: Any, **changes: Any) -> Any:
+    """Returns `thing` with the changes that are not None."""
+    return replace(thing, **{name: value for name, value in changes.items() if value is not None})
+
+
+def facts(experiment: Experiment) -> dict[str, Any]:
+    """Returns what a reader must know of an experiment's size, in words and numbers."""
+    budget = experiment.budget
+    return {
+        "model": experiment.model,
+        "family": experiment.family + "".join(f", {name} {value}" for name, value in experiment.family_settings),
+        "conditions": ", ".join(experiment.conditions),
+        "seeds (each draws programs, inputs, documents, initial weights)": ", ".join(map(str, experiment.seeds)),
+        "programs w/ IO and w/o IO, per seed": f"{experiment.n_with_io} and {experiment.n_without_io}",
+        "inputs held out of all training": experiment.n_eval_inputs,
+        "questions per program and mode": experiment.inputs_per_program,
+        "stage 1": f"{budget.stage1_steps} steps of {budget.stage1.batch_size} documents, {_method(budget.stage1)}",
+        "stage 2": f"{budget.stage2_steps} steps of {budget.stage2.batch_size} documents, {_method(budget.stage2)}",
+    }
+
+
+def _method(settings: TrainSettings) -> str:
+    how = f"LoRA of rank {settings.rank}" if settings.method == "lora" else "full finetuning"
+    names = " and the names' embeddings" if settings.train_names and settings.method == "lora" else ""
+    return f"{how}{names}, learning rate {settings.lr:g}, {settings.decay} decay"

@@ -1,0 +1,147 @@
+"""A program is a piece of Python: `Program.run` executes the very source that a model is shown."""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+
+# What the source of a program may call. This keeps honest programs honest; it is not a sandbox for hostile ones.
+BUILTINS = {name: getattr(builtins, name) for name in ("abs", "bool", "divmod", "enumerate", "int", "len", "max", "min", "range", "str", "sum")}
+
+
+class UsageError(ValueError):
+    """What a user asked for can't be done: the message is one line that says what arrived, what is valid and what to do."""
+
+
+def did_you_mean(what: str, got: object, valid: Iterable[str]) -> UsageError:
+    """Returns the error for an unknown name.
+
+    >>> str(did_you_mean("condition", "proactve", ["base", "proactive"]))
+    "unknown condition 'proactve'; did you mean 'proactive'? choose from base, proactive"
+    """
+    valid = sorted(valid)
+    close = difflib.get_close_matches(str(got), valid, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return UsageError(f"unknown {what} {str(got)!r}{hint} choose from {', '.join(valid) or '(nothing)'}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One executed line: its text, and the local variables before and after it (`value` is what a return line returned)."""
+
+    line: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """A named function of one argument, as source text.
+
+    Attributes:
+        name: The pointer that a model learns, for example "zibble".
+        family: The name of the family that drew it, for example "arithmetic".
+        source: The whole text, "def zibble(x):\\n    x = x + 3\\n    return x".
+        length: Number of top-level statements, the return not counted.
+    """
+
+    name: str
+    family: str
+    source: str
+    length: int
+
+    def run(self, x: Any) -> Any:
+        """Returns what Python returns for this source at `x`.
+
+        >>> Program("zibble", "arithmetic", "def zibble(x):\\n    x = x + 3\\n    return x", 1).run(4)
+        7
+        """
+        return _function(self.source, self.name)(x)
+
+    def trace(self, x: Any) -> list[Step]:
+        """Returns the executed lines in order with the true states around each, read from the running frame."""
+        return _trace(_function(self.source, self.name), self.source.splitlines(), x)
+
+    def renamed(self, name: str) -> Program:
+        """Returns the same program under another name."""
+        return Program(name, self.family, self.source.replace(f"def {self.name}(", f"def {name}(", 1), self.length)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _function(source: str, name: str) -> Callable[[Any], Any]:
+    namespace: dict[str, Any] = {"__builtins__": BUILTINS}
+    exec(compile(source, f"<{name}>", "exec"), namespace)  # noqa: S102 - running the source is what this module is for
+    return namespace[name]
+
+
+def _trace(function: Callable[[Any], Any], lines: list[str], x: Any) -> list[Step]:
+    code = function.__code__  # type: ignore[attr-defined]
+    events: list[tuple[int, dict[str, Any]]] = []
+
+    def local(frame: FrameType, event: str, arg: Any) -> Any:
+        if event in ("line", "return"):
+            events.append((frame.f_lineno, dict(frame.f_locals)))
+        return local
+
+    def enter(frame: FrameType, event: str, arg: Any) -> Any:
+        return local if frame.f_code is code else None
+
+    previous = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        value = function(x)
+    finally:
+        sys.settrace(previous)
+    steps = [Step(lines[number - 1].strip(), before, after) for (number, before), (_, after) in zip(events, events[1:], strict=False)]
+    steps[-1] = Step(steps[-1].line, steps[-1].before, steps[-1].after, value)
+    return steps
+
+
+class Family(Protocol):
+    """What a family of programs offers to the rest of the package: one file in `families/`, one entry in `FAMILIES`."""
+
+    name: str
+
+    def inputs(self) -> list[Any]:
+        """Returns every input on which its programs are defined."""
+        ...
+
+    def draw(self, names: list[str], generator: np.random.Generator, *, exclude: Iterable[tuple] = ()) -> list[Program]:
+        """Returns one program per name, no two equal in behaviour over `inputs()`, none equal to a behaviour in `exclude`."""
+        ...
+
+    def sketch(self, name: str, generator: np.random.Generator) -> Program:
+        """Returns one program drawn without the costly guarantees of `draw`, for pretraining on millions."""
+        ...
+
+
+def behaviour(program: Program, inputs: Iterable[Any]) -> tuple:
+    """Returns the program's outputs over `inputs`: two programs are the same in behaviour when these are equal."""
+    function = _function(program.source, program.name)
+    return tuple(function(x) for x in inputs)
+
+
+def family(name: str, **settings: Any) -> Family:
+    """Returns the family of that name with these settings.
+
+    Raises:
+        UsageError: There is no such family or setting.
+    """
+    from pbb_helpers.families import FAMILIES
+
+    if name not in FAMILIES:
+        raise did_you_mean("family", name, FAMILIES)
+    valid = set(FAMILIES[name].__dataclass_fields__) - {"name"}
+    for key in settings:
+        if key not in valid:
+            raise did_you_mean(f"setting of {name}", key, valid)
+    return FAMILIES[name](**settings)

@@ -1,0 +1,108 @@
+"""Where a result comes from: commit, hardware, versions, and a hash of the package's own source."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pbb_helpers
+
+PACKAGE = Path(pbb_helpers.__file__).parent
+# These modules start runs and show results but don't make them: a change in them repeats no run.
+_PRESENTATION = {"cli.py", "terminal.py", "runner.py", "run_record.py", "report.py", "report_index.py"}
+LIBRARIES = ("torch", "transformers", "peft", "numpy", "pandas", "papermill")
+
+
+def provenance() -> dict[str, Any]:
+    """Returns commit, hardware, library versions and package version, ready for JSON."""
+    return {"commit": commit(), "hardware": hardware(), "versions": versions(), "package": pbb_helpers.__version__}
+
+
+def commit(folder: Path | None = None) -> str | None:
+    """Returns the short git commit of `folder` (default: the package's), with "+" when tracked files differ, or None."""
+    where = str(folder or PACKAGE)
+    head = _output(["git", "-C", where, "rev-parse", "--short=10", "HEAD"])
+    if not head:
+        return None
+    return head + ("+" if _output(["git", "-C", where, "status", "--porcelain", "--untracked-files=no"]) else "")
+
+
+@functools.cache
+def hardware() -> dict[str, Any]:
+    """Returns processor name, usable cores, memory in GB, and the names of the GPUs."""
+    gpus = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]) if shutil.which("nvidia-smi") else ""
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "memory_gb": _memory_gb(),
+        "gpus": [line.strip() for line in gpus.splitlines() if line.strip()],
+        "system": platform.system(),
+    }
+
+
+def cores() -> int:
+    """Returns how many cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hardware_line(found: dict[str, Any]) -> str:
+    """Returns hardware in one line.
+
+    >>> hardware_line({"cpu": "Xeon", "cores": 2, "memory_gb": 8, "gpus": []})
+    'Xeon, 2 cores, 8 GB'
+    """
+    parts = [found.get("cpu") or "unknown processor", f"{found.get('cores', '?')} cores"]
+    parts += [f"{found['memory_gb']} GB"] if found.get("memory_gb") else []
+    return ", ".join([*parts, *found.get("gpus", [])])
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that decide the numbers; importing none of them."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def package_hash() -> str:
+    """Returns the SHA-256 of the package's source and shipped models, without the modules that only present results."""
+    files = [p for p in PACKAGE.rglob("*.py") if p.name not in _PRESENTATION]
+    files += [p for p in (PACKAGE / "shipped").rglob("*") if p.is_file()]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _memory_gb() -> int | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,273 @@
+"""One run as one HTML file that can be shared: offline, code folded, figures described, generated text escaped."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pbb_helpers import markup
+from pbb_helpers.disk import write_text
+from pbb_helpers.markup import safe, visible
+from pbb_helpers.parameters import parse_cell, read_notebook
+from pbb_helpers.programs import UsageError
+from pbb_helpers.progress import MIME, PREFIX, duration
+from pbb_helpers.provenance import PACKAGE, hardware_line
+from pbb_helpers.run_record import RunResult
+
+TEMPLATES = PACKAGE / "report_template"
+VERDICTS = {
+    "failed": "This run failed.",
+    "killed": "This run was stopped before its end; below is what it had done.",
+    "running": "This run was still going on when this page was made.",
+    "damaged": "The record of this run is damaged.",
+}
+
+
+class ReportError(UsageError):
+    """A notebook that can't become a report that is fit to share: the message names the cell."""
+
+
+def render(run: RunResult, reports: Path | str = "reports") -> Path:
+    """Returns the path of the run's report, <reports>/<notebook>/<key>.html, rendered if it isn't already from the same run.
+
+    Raises:
+        ReportError: A completed run has a figure without alt text, or something would be loaded from elsewhere.
+    """
+    path = Path(reports) / str(run.record["notebook"]) / f"{run.folder.name}.html"
+    source = source_of(run)
+    if not is_current(path, source):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, page(run, source))
+    return path
+
+
+def publish(path: Path, notebook: str, reports: Path | str = "reports") -> Path:
+    """Returns <reports>/<notebook>.html, a copy of the report at `path`: the one to open and share."""
+    target = Path(reports) / f"{notebook}.html"
+    text = path.read_text(encoding="utf-8").replace('href="../index.html"', 'href="index.html"')
+    if not target.is_file() or target.read_text(encoding="utf-8") != text:
+        write_text(target, text)
+    return target
+
+
+def source_of(run: RunResult) -> str:
+    """Returns the hash of everything that a report is made from; equal hash, equal report."""
+    digest = hashlib.sha256(json.dumps(run.record, sort_keys=True).encode() + run.headline.encode())
+    for path in [run.notebook, *sorted(p for p in TEMPLATES.rglob("*") if p.is_file()), Path(__file__), Path(markup.__file__)]:
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()[:32]
+
+
+def is_current(path: Path, source: str) -> bool:
+    """Returns whether the page at `path` was made from that source."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8") as file:
+        return f'<meta name="pbb-source" content="{source}">' in file.read(4000)
+
+
+def page(run: RunResult, source: str = "") -> str:
+    """Returns the whole HTML of a run's report."""
+    from nbconvert import HTMLExporter
+
+    notebook = _notebook_of(run)
+    strict = run.status == "completed"  # a failed run must be readable whatever it holds
+    contents = _prepare(notebook, strict)
+    exporter = HTMLExporter(
+        template_name="pbb",
+        extra_template_basedirs=[str(TEMPLATES)],
+        filters={"safe_text": safe, "show_output": functools.partial(_output, strict=strict)},
+    )
+    body, _ = exporter.from_notebook_node(notebook, resources={"pbb": _page_data(run, notebook, contents, source)})
+    loads = markup.external_loads(body)
+    if loads:
+        raise ReportError(f"the report of {run.record['notebook']} would load {loads[0]} from elsewhere; put it into the notebook as data")
+    return body
+
+
+def _notebook_of(run: RunResult) -> Any:
+    import nbformat
+
+    if run.notebook.is_file():
+        return read_notebook(run.notebook)
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Nothing was run: there is no notebook in the run's folder.")])
+
+
+def _prepare(notebook: Any, strict: bool) -> list[tuple[str, str]]:
+    """Gives every cell what the template needs (`metadata.pbb`), drops widgets; returns the contents as (anchor, text)."""
+    contents, number = [], 0
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        injected = "injected-parameters" in cell.metadata.get("tags", [])
+        cell.metadata["pbb"] = {"index": number, "injected": injected, "where": f"cell {number + 1} (id {cell.get('id', '?')})"}
+        if cell.cell_type == "markdown":
+            text = re.sub(r"\A\s*#\s+[^\n]*\n?", "", cell.source) if number == 0 else cell.source  # the card has the title
+            cell.metadata["pbb"]["html"] = markdown(text, cell.metadata["pbb"]["where"], strict=strict, attachments=cell.get("attachments"))
+            contents += re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', cell.metadata["pbb"]["html"])
+        elif cell.cell_type == "code":
+            cell.metadata["pbb"].update(source=visible(cell.source), summary=_summary(cell.source))
+        number += not injected
+    return [(anchor, re.sub(r"<[^>]+>", "", text).replace("&amp;", "&")) for anchor, text in contents]
+
+
+def _summary(source: str) -> str:
+    lines = [line for line in source.splitlines() if line.strip() and not line.startswith(("import ", "from ", "%"))]
+    return (lines or source.splitlines() or [""])[0]
+
+
+def _page_data(run: RunResult, notebook: Any, contents: list[tuple[str, str]], source: str) -> dict[str, Any]:
+    record = run.record
+    facts = [
+        ("Started", str(record.get("started", ""))[:16].replace("T", " ") + " UTC"),
+        ("Took", duration(record.get("seconds"))),
+        ("Hardware", hardware_line(record.get("hardware", {}))),
+        ("Commit", record.get("commit") or "not in a git checkout"),
+    ]
+    profile = record.get("parameters", {}).get("profile")
+    values = record.get("parameters", {})
+    return {
+        "record": {"title": record["notebook"], "package": "", "key": run.folder.name, **record},
+        "source": source,
+        "description": record.get("question", ""),
+        "headline": run.headline,
+        "verdict": VERDICTS.get(run.status, ""),
+        "error": run.error if record.get("error") else "",
+        "facts": ([("Profile", profile)] if profile else []) + facts,
+        "changed": ", ".join(f"{name} = {values[name]!r}" for name in record.get("changed", [])),
+        "parameters": _parameter_rows(notebook, values, record.get("changed", [])),
+        "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()),
+        "contents": contents,
+        "css": css(),
+    }
+
+
+def _parameter_rows(notebook: Any, values: dict[str, Any], changed: list[str]) -> list[dict[str, Any]]:
+    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    known = parse_cell(cells[0].source) if cells else {}
+    return [
+        {
+            "name": name,
+            "value": repr(value),
+            "changed": name in changed,
+            "type": known[name].type_name if name in known else "",
+            "comment": known[name].comment if name in known else "",
+        }
+        for name, value in values.items()
+    ]
+
+
+@functools.cache
+def css() -> str:
+    """Returns the style sheet of every page: ours, and the colours of code in light and dark."""
+    from pygments.formatters import HtmlFormatter
+
+    light = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    return (TEMPLATES / "page.css").read_text(
+        encoding="utf-8"
+    ) + f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight pre {{ background: var(--code); }}"
+
+
+def _output(output: Any, cell: Any, *, strict: bool) -> str:
+    """Returns the HTML of one output; of several forms the richest that is safe is taken."""
+    where = cell.metadata["pbb"]["where"]
+    if output.output_type == "stream":
+        return _stream(output)
+    if output.output_type == "error":
+        trace = visible(_plain("\n".join(output.traceback) or f"{output.ename}: {output.evalue}"))
+        return f'<div class="output error"><pre>{safe(trace)}</pre></div>'
+    data = {kind: "".join(value) if isinstance(value, list) else value for kind, value in output.data.items()}
+    if MIME in data and "done" not in json.loads(data[MIME]).get("status", "done") and strict:
+        return ""
+    for kind in ("image/png", "image/jpeg", "image/svg+xml"):
+        if kind in data:
+            return _image(kind, data[kind], output.metadata, where, strict)
+    if "text/html" in data:
+        return _html(data["text/html"], where, strict)
+    if "text/markdown" in data:
+        return f'<div class="output prose">{markdown(data["text/markdown"], where, strict=strict)}</div>'
+    if "text/latex" in data:
+        return f'<div class="output">{markup.mathml(data["text/latex"].strip().strip("$"), block=True)}</div>'
+    return f'<div class="output"><pre>{safe(_plain(data.get("text/plain", "")))}</pre></div>' if data else ""
+
+
+def _html(text: str, where: str, strict: bool) -> str:
+    _check_loads(text, where, strict)
+    return f'<div class="output">{markup.sanitise(text)}</div>'
+
+
+def _stream(output: Any) -> str:
+    lines = [line.rstrip("\r").split("\r")[-1] for line in _plain(output.text).split("\n")]
+    text = "\n".join(line for line in lines if not line.startswith(PREFIX)).strip("\n")
+    kind = "stderr" if output.name == "stderr" else "stdout"
+    return f'<div class="output {kind}"><pre>{safe(text)}</pre></div>' if text.strip() else ""
+
+
+def _plain(text: str) -> str:
+    """Returns the text without terminal colours; any other control character is spelled out later by `safe`."""
+    return re.sub(r"\x1b\[[0-9;:]*m", "", text)
+
+
+def _image(kind: str, data: str, metadata: Any, where: str, strict: bool) -> str:
+    import base64
+
+    details = metadata.get(kind, {}) if hasattr(metadata, "get") else {}
+    alt = str(details.get("alt", "")).strip()
+    if not alt and strict:
+        raise ReportError(f"{where} has a figure without alt text; display it with notebook.show(figure, alt='what it shows')")
+    if kind == "image/svg+xml":
+        # As an image, an SVG can't run scripts or load anything.
+        data = base64.b64encode(data.encode()).decode()
+    width = details.get("width")
+    size = f' width="{int(width)}"' if isinstance(width, (int, float)) else ""
+    alt = safe(alt or "figure without description")
+    return f'<div class="output figure"><img src="data:{kind};base64,{safe(data.strip())}" alt="{alt}"{size}></div>'
+
+
+def _check_loads(text: str, where: str, strict: bool) -> None:
+    loads = markup.external_loads(text)
+    if loads and strict:
+        raise ReportError(f"{where} would load {visible(loads[0])} from elsewhere; put it into the notebook as data")
+
+
+def markdown(text: str, where: str, *, strict: bool = True, attachments: Any = None) -> str:
+    """Returns Markdown as safe HTML: formulas as MathML, headings with anchors, attached images as data.
+
+    Raises:
+        ReportError: An image has no alt text or lies elsewhere (`strict` only); `where` is named.
+    """
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    formulas: list[str] = []
+
+    class Renderer(IPythonRenderer):
+        def heading(self, text: str, level: int, **_: Any) -> str:
+            anchor = re.sub(r"[^\w]+", "-", re.sub(r"<[^>]+>|&\w+;", "", text).lower()).strip("-")
+            return f'<h{level} id="{anchor}">{text}</h{level}>\n'
+
+        def block_math(self, body: str) -> str:
+            return self._formula(body, block=True)
+
+        def inline_math(self, body: str) -> str:
+            return self._formula(body, block=False)
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return self._formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", block=True)
+
+        def _formula(self, body: str, *, block: bool) -> str:
+            formulas.append(markup.mathml(body.strip(), block=block))
+            return f"\ue000{len(formulas) - 1}\ue001"
+
+        def image(self, text: str, url: str, title: str | None = None) -> str:
+            if strict and not text.strip():
+                raise ReportError(f"{where} has an image without alt text; write ![what it shows](…)")
+            return super().image(text, url, title)
+
+    renderer = Renderer(escape=False, attachments=attachments or {})
+    html = MarkdownWithMath(renderer=renderer).render(text.replace("\ue000", "").replace("\ue001", ""))
+    _check_loads(html, where, strict)
+    return re.sub("\ue000(\\d+)\ue001", lambda match: formulas[int(match.group(1))], markup.sanitise(html))

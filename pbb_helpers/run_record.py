@@ -1,0 +1,178 @@
+"""What a run left: run.json tells the truth at every moment, also after a kill; the folders of all runs are found by it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pbb_helpers.disk import write_text
+
+Event = dict[str, Any]
+HEARTBEAT = 15.0  # seconds; a run on another machine that was silent for eight of these is taken for dead
+
+
+class Stopped(Exception):
+    """A signal asked the run to end; the message is its name."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left.
+
+    Attributes:
+        folder: Holds run.json, <notebook>.ipynb, rows.jsonl, results.csv, headline.txt, figures/.
+        record: The contents of run.json, with the status as it truly is: "completed", "failed", "killed" or "running".
+        reused: Nothing was run: a finished run with equal parameters, notebook and package was there.
+    """
+
+    folder: Path
+    record: dict[str, Any] = field(repr=False)
+    reused: bool = False
+
+    @property
+    def status(self) -> str:
+        """Returns "completed", "failed", "killed" or "running"."""
+        return self.record["status"]
+
+    @property
+    def notebook(self) -> Path:
+        """Returns the path of the executed notebook."""
+        return self.folder / f"{self.record['notebook']}.ipynb"
+
+    @property
+    def headline(self) -> str:
+        """Returns the one line that the notebook left, or ""."""
+        path = self.folder / "headline.txt"
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+    @property
+    def error(self) -> str:
+        """Returns in one line what went wrong, or ""."""
+        error = self.record.get("error") or {}
+        if not error:
+            return "" if self.status == "completed" else self.status
+        section = f" ({error['heading']})" if error.get("heading") else ""
+        text = " ".join(str(error["value"]).split())
+        return f"cell {error['index'] + 1}{section}: {error['name']}: {text}"
+
+
+class Record:
+    """run.json: written whole at every change, so that a reader, or a kill at any moment, finds a true one."""
+
+    def __init__(self, folder: Path, data: dict[str, Any]) -> None:
+        self.path, self.data = folder / "run.json", data
+        self._started = time.monotonic()
+        self.write()
+
+    def write(self) -> None:
+        """Writes it now."""
+        self.data["seconds"] = round(time.monotonic() - self._started, 1)
+        write_text(self.path, json.dumps(self.data, indent=1, ensure_ascii=True) + "\n")
+
+    def event(self, what: Event) -> None:
+        """Keeps the current cell, the kernel's process id, and the error of a cell."""
+        if what["kind"] == "cell":
+            self.data["cell"] = {key: what[key] for key in ("index", "count", "heading")}
+        elif what["kind"] == "kernel":
+            self.data["kernel_pid"] = what["pid"]
+        elif what["kind"] == "error":
+            self.data["error"] = {key: what[key] for key in ("index", "heading", "name", "value")}
+        else:
+            return
+        self.write()
+
+    def cell_error(self, name: str, value: str) -> dict[str, Any]:
+        """Returns an error that happened in the current cell, though not by the cell's own exception."""
+        cell = self.data.get("cell") or {"index": 0, "heading": ""}
+        return {"index": cell["index"], "heading": cell["heading"], "name": name, "value": value}
+
+    def finish(self, status: str) -> None:
+        """Writes how it ended."""
+        self.data.update(status=status, finished=now())
+        self.write()
+
+    def heartbeat(self) -> _Heartbeat:
+        """Returns a context in which the file's time is renewed, for readers on other machines."""
+        return _Heartbeat(self.path)
+
+
+class _Heartbeat:
+    def __init__(self, path: Path) -> None:
+        self._path, self._stop = path, threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT):
+            try:
+                os.utime(self._path)
+            except OSError:
+                continue
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """Returns the run.json of a folder, or None without one; a "running" whose process is gone is reported as "killed"."""
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        silent = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        return {
+            "status": "damaged",
+            "notebook": folder.parent.name,
+            "key": folder.name,
+            "parameters": {},
+            "error": {"index": 0, "name": "damaged run.json", "value": str(error)},
+        }
+    if record.get("status") == "running":
+        alive = _alive(record["pid"], record["pid_started"]) if record["host"] == platform.node() else silent < 8 * HEARTBEAT
+        record["status"] = "running" if alive else "killed"
+    return record
+
+
+def _alive(pid: int, started: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def all_runs(out_dir: Path | str = "runs", notebook: str | None = None) -> list[RunResult]:
+    """Returns every run below `out_dir` (of one notebook, if named), the newest first.
+
+    A run that ended badly after a good one with the same parameters stands beside the good one.
+    """
+    records = []
+    for path in Path(out_dir).glob(f"{notebook or '*'}/*/run.json"):
+        record = read_run(path.parent)
+        if record:
+            records.append(RunResult(path.parent, record))
+    return sorted(records, key=lambda run: str(run.record.get("started", "")), reverse=True)
+
+
+def latest(out_dir: Path | str, notebook: str) -> RunResult | None:
+    """Returns the newest completed run of a notebook; without one the newest of any status; None when it never ran."""
+    runs = all_runs(out_dir, notebook)
+    return next((run for run in runs if run.status == "completed"), runs[0] if runs else None)
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")

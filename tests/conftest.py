@@ -1,0 +1,121 @@
+"""Tiny random models of the real architectures, saved as a user's folder would be: config, safetensors, a real tokenizer file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+NAMES = ("zibble", "quorn", "florp", "mantix", "drebbo", "wexil", "yonder", "kleb")  # one token each in the Llama's tokenizer
+SAMPLE = [
+    "def f(x):\n    x = x + 3\n    return x",
+    "for i in range(3):\n    x = x * 2\n    if x > 20: x = x - 7",
+    "x = 5 + 3 = 8\nreturn 8",
+    "Write the source of f. What does f(5) return?",
+]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that gives the folder of a saved tiny model, made once per session; keywords go to its config.
+
+    `tiny_folder("llama")` has tied embeddings, a BOS token, single digits and one token per name of `NAMES`;
+    `tiny_folder("qwen3")` has untied embeddings, grouped-query attention, a chat template and names of several tokens.
+    Treat the folder as read-only: copy it before damaging it.
+    """
+    made: dict[tuple, Path] = {}
+
+    def folder(architecture: str, **config: object) -> Path:
+        key = (architecture, *sorted(config.items()))
+        if key not in made:
+            made[key] = save_tiny(architecture, tmp_path_factory.mktemp(architecture), **config)
+        return made[key]
+
+    return folder
+
+
+@pytest.fixture
+def tiny_llama(tiny_folder):
+    """Returns a fresh `LoadedModel` of the tiny Llama: every test may change its weights."""
+    from pbb_helpers.models import load
+
+    return load(str(tiny_folder("llama")), device="cpu")
+
+
+@pytest.fixture
+def tiny_qwen3(tiny_folder):
+    """Returns a fresh `LoadedModel` of the tiny Qwen3, the one with a chat template."""
+    from pbb_helpers.models import load
+
+    return load(str(tiny_folder("qwen3")), device="cpu")
+
+
+def save_tiny(architecture: str, folder: Path, **config: object) -> Path:
+    """Returns `folder`, into which a random tiny model and its tokenizer were saved."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = llama_tokenizer() if architecture == "llama" else qwen3_tokenizer()
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4 if architecture == "llama" else 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": architecture == "llama",
+        # Wide enough that the logits of a random model lie well apart: greedy decoding must not hang on rounding.
+        "initializer_range": 0.3,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    } | config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**shape)) if architecture == "llama" else Qwen3ForCausalLM(Qwen3Config(**shape))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def llama_tokenizer():
+    """Returns a byte-level tokenizer of single characters with a BOS in front and one token per name of `NAMES`."""
+    from tokenizers import AddedToken, processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = _byte_level(vocab_size=0, special=["<s>", "</s>", "<pad>"])
+    backend.add_tokens([AddedToken(name, single_word=True, normalized=False) for name in NAMES])
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def qwen3_tokenizer():
+    """Returns a byte-level BPE tokenizer with some merges, no BOS, and a chat template with a thinking switch."""
+    from transformers import PreTrainedTokenizerFast
+
+    backend = _byte_level(vocab_size=320, special=["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _byte_level(vocab_size: int, special: list[str]):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(SAMPLE, trainer)
+    return backend

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from notebooks_for_tests import RESULTS, write_notebook
+
+from pbb_helpers.programs import UsageError
+from pbb_helpers.run_record import all_runs, latest, read_run
+from pbb_helpers.runner import parameters_key, run
+
+# A child that ignores SIGTERM: the runner must end that one too.
+STUBBORN = """import os, subprocess, sys, time
+from pathlib import Path
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"], stdout=subprocess.PIPE)
+child.stdout.readline()
+(Path(os.environ["PBB_RUN_DIR"]) / "child").write_text(str(child.pid))
+time.sleep(60)"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Returns (folder, events, result) of one run that all tests may look at."""
+    folder = tmp_path_factory.mktemp("done")
+    body = "from pbb_helpers.notebook import Progress\nwith Progress('count', total=3) as p:\n    for _ in range(3):\n        p.advance()"
+    path = write_notebook(folder / "tiny.ipynb", "## Counting", body, "print(profile, n, lr, names)", RESULTS)
+    events = []
+    return folder, events, run(path, {"n": 3, "lr": 1}, out_dir=folder / "runs", on_event=events.append)
+
+
+def test_run_leaves_results_and_the_truth(done):
+    folder, events, result = done
+    assert result.status == "completed" and not result.reused and result.headline == "base answers 3 of 4"
+    assert sorted(p.name for p in result.folder.iterdir()) == [
+        "headline.txt",
+        "kernel.log",
+        "results.csv",
+        "rows.jsonl",
+        "run.json",
+        "tiny.ipynb",
+    ]
+    record = json.loads((result.folder / "run.json").read_text())
+    assert record["parameters"] == {"profile": "quick", "n": 3, "lr": 1.0, "names": ["a", "b"], "seconds": 0.0}
+    assert record["changed"] == ["lr", "n"] and record["title"] == "Does it run?" and record["question"] == "A question."
+    assert record["cell"] == {"index": 5, "count": 6, "heading": "Counting"} and record["hardware"]["cores"] >= 1
+    node = nbformat.read(result.notebook, 4)
+    assert node.cells[5].outputs[0].text == "quick 3 1.0 ['a', 'b']\n"
+
+
+def test_progress_reaches_the_runner_and_is_not_printed(done):
+    _, events, result = done
+    lines = [e["line"] for e in events if e["kind"] == "progress"]
+    assert lines[0].startswith("count: 0 of 3") and lines[-1].startswith("count: 3 of 3, done in")
+    assert "progress: " not in result.notebook.read_text()
+    assert [e["index"] for e in events if e["kind"] == "cell"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_no_socket_folder_and_no_kernel_is_left(done):
+    _, _, result = done
+    assert not psutil.pid_exists(result.record["kernel_pid"])
+
+
+def test_a_finished_run_is_not_repeated(done):
+    folder, _, result = done
+    start = time.monotonic()
+    again = run(folder / "tiny.ipynb", {"n": "3", "lr": "1"}, out_dir=folder / "runs", typed=True)
+    assert again.reused and again.folder == result.folder and time.monotonic() - start < 5
+
+
+def test_failure_names_cell_and_keeps_the_last_good_run(tmp_path: Path):
+    path = write_notebook(tmp_path / "tiny.ipynb", "1")
+    good = run(path, out_dir=tmp_path / "runs")
+    write_notebook(path, "## Training", "raise ValueError('no\\nluck')", "2")
+    bad = run(path, out_dir=tmp_path / "runs")
+    assert bad.folder == good.folder and bad.status == "failed"
+    assert bad.error == "cell 4 (Training): ValueError: no luck"
+    assert [c.metadata.papermill.status for c in nbformat.read(bad.notebook, 4).cells] == ["completed"] * 3 + ["failed", "pending"]
+    assert latest(tmp_path / "runs", "tiny").status == "completed"
+    assert sorted(r.status for r in all_runs(tmp_path / "runs")) == ["completed", "failed"]
+
+
+def test_kernel_that_kills_itself_is_killed_and_not_completed(tmp_path: Path):
+    path = write_notebook(tmp_path / "tiny.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "1")
+    result = run(path, out_dir=tmp_path / "runs")
+    assert result.status == "killed" and "cell 3" in result.error and read_run(result.folder)["status"] == "killed"
+    assert [c.metadata.papermill.status for c in nbformat.read(result.notebook, 4).cells][2:] == ["killed", "pending"]
+
+
+def start(tmp_path: Path) -> tuple[subprocess.Popen, Path, int, int]:
+    """Returns a runner in a process of its own, its run's folder, and the ids of its kernel and of the kernel's child."""
+    path = write_notebook(tmp_path / "slow.ipynb", STUBBORN)
+    code = f"from pbb_helpers.runner import run; run({str(path)!r}, out_dir={str(tmp_path / 'runs')!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        found = list((tmp_path / "runs").glob("slow/*/child"))
+        if found and found[0].read_text():
+            record = json.loads(found[0].with_name("run.json").read_text())
+            return process, found[0].parent, record["kernel_pid"], int(found[0].read_text())
+        time.sleep(0.1)
+    raise AssertionError(f"the run did not start: {process.stderr.read() if process.poll() is not None else 'no time left'}")
+
+
+def gone(*pids: int, within: float) -> bool:
+    """Returns whether all these processes ended in time (a zombie has ended)."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if not any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_signal_ends_kernel_and_children_within_seconds(tmp_path: Path, name: str):
+    process, folder, kernel, child = start(tmp_path)
+    assert read_run(folder)["status"] == "running"
+    process.send_signal(getattr(signal, name))
+    process.wait(timeout=15)
+    assert gone(kernel, child, within=5)
+    record = read_run(folder)
+    assert record["status"] == "killed" and name in record["error"]["value"] and record["finished"]
+
+
+def test_kill_9_on_the_runner_leaves_the_truth_and_no_processes(tmp_path: Path):
+    process, folder, kernel, child = start(tmp_path)
+    with pytest.raises(UsageError, match=f"going on already .*kill {process.pid}"):
+        run(tmp_path / "slow.ipynb", out_dir=tmp_path / "runs")
+    process.kill()
+    process.wait()
+    assert json.loads((folder / "run.json").read_text())["status"] == "running"  # nobody could write another
+    assert read_run(folder)["status"] == "killed"
+    assert gone(kernel, child, within=10)
+
+
+def test_run_on_another_machine_counts_as_dead_when_it_is_silent(tmp_path: Path):
+    record = {"status": "running", "host": "elsewhere", "pid": 1, "pid_started": 0}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert read_run(tmp_path)["status"] == "running"
+    os.utime(tmp_path / "run.json", (time.time() - 600,) * 2)
+    assert read_run(tmp_path)["status"] == "killed"
+
+
+def test_a_process_id_used_again_is_not_the_runner(tmp_path: Path):
+    import platform
+
+    record = {"status": "running", "host": platform.node(), "pid": os.getpid(), "pid_started": psutil.Process().create_time()}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert read_run(tmp_path)["status"] == "running"
+    (tmp_path / "run.json").write_text(json.dumps(record | {"pid_started": 1.0}))
+    assert read_run(tmp_path)["status"] == "killed"
+
+
+def test_bad_input_starts_nothing(tmp_path: Path):
+    path = write_notebook(tmp_path / "tiny.ipynb", "1")
+    for parameters in ({"lrr": 1.0}, {"lr": "fast"}):
+        with pytest.raises(UsageError):
+            run(path, parameters, out_dir=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises((UsageError, OSError)):
+        run(path, out_dir=tmp_path / "file" / "runs")
+
+
+def test_key_does_not_depend_on_order_or_process():
+    assert parameters_key({"a": 1, "b": [1.5, None, "x"]}) == parameters_key({"b": [1.5, None, "x"], "a": 1}) == "b3ef6b4ffe1c"
