@@ -10,7 +10,7 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,7 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, *purpose.encode()]))
 
 
+@functools.lru_cache(maxsize=8)
 def draw_dataset(programs: Family, *, n_with_io: int, n_without_io: int, n_eval_inputs: int, seed: int) -> Dataset:
     """Returns programs that all differ in behaviour, and their inputs split in two.
 
@@ -125,6 +126,8 @@ def draw_dataset(programs: Family, *, n_with_io: int, n_without_io: int, n_eval_
         raise UsageError(f"{n_eval_inputs} held-out inputs of {len(every)}; give 1 to {len(every) - 1}")
     names = draw_names(n_with_io + n_without_io, generator(seed, "names"))
     drawn = programs.draw(names, generator(seed, "programs"))
+    # Behaviours of short programs run out while drawing, so that the last drawn are longer: unshuffled, the w/o IO group would be harder.
+    drawn = [drawn[i] for i in generator(seed, "groups").permutation(len(drawn))]
     held_out = set(generator(seed, "inputs").permutation(len(every))[:n_eval_inputs].tolist())
     with_io, without_io = tuple(drawn[:n_with_io]), tuple(drawn[n_with_io:])
     return Dataset(
@@ -232,6 +235,12 @@ class Budget:
     stage1_steps: int = 1000
     stage2_steps: int = 300
 
+    def __post_init__(self) -> None:
+        for name in ("stage1", "stage2"):
+            steps, size = getattr(self, f"{name}_steps"), getattr(self, name).batch_size
+            if steps < 1 or size < 1:
+                raise UsageError(f"{name} of {steps} steps of {size} documents; give at least 1 of each")
+
     def documents(self, length: str) -> int:
         """Returns the number of documents of a stage of that length."""
         return {"stage1": self.stage1_documents, "stage2": self.stage2_documents, "both": self.stage1_documents + self.stage2_documents}[length]
@@ -257,6 +266,8 @@ def build_stage(spec: StageSpec, dataset: Dataset, budget: Budget) -> Stage:
         LeakError: A document is in a stage that must not hold it.
     """
     settings = budget.stage2 if spec.length == "stage2" else budget.stage1
+    # The dataset's seed is the unit of replication: initial adapters and order differ with it too.
+    settings = replace(settings, seed=int(generator(dataset.seed, f"training {settings.seed}").integers(2**31)))
     stage = Stage(spec.name, tuple(compose(spec, dataset, budget)), settings, dataset.names)
     leak_check(stage, spec, dataset)
     return stage
@@ -294,7 +305,8 @@ def replay(dataset: Dataset, draws: np.random.Generator) -> Iterator[Example]:
     taken = set(dataset.names)
     names = tuple(name for name in made_up_names() if name not in taken)
     seed = int(draws.integers(2**62))
-    return documents(Mix(), seed, names=names, inputs=dataset.train_inputs, exclude=dataset.behaviours)
+    every = tuple(sorted(dataset.train_inputs + dataset.eval_inputs))  # what the behaviours are over
+    return documents(Mix(), seed, names=names, inputs=dataset.train_inputs, exclude=dataset.behaviours, exclude_over=every)
 
 
 def _documents(programs: Sequence[Program], group: str, kind: str, inputs: Sequence[Any], draws: np.random.Generator) -> Iterator[Example]:
@@ -325,8 +337,8 @@ class LeakError(UsageError):
     """A document is in a stage that must not hold it."""
 
 
-CALL = re.compile(r"\b(?!range\b)(\w+)\s*\(\s*(-?\d+)\s*\)")
-"""A call on a number, but for the loop header `range(3)`."""
+CALL = re.compile(r"\b(?!range\b)(\w+)\s*\(\s*(?:\w+\s*=\s*)?([-+]?\d+)\s*,?\s*\)")
+"""A call on a number, but for the loop header `range(3)`; also one written as f(x=3), f(+3), f(03) or f(3,)."""
 
 
 def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
@@ -352,7 +364,7 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     for prompt, completion in dict.fromkeys((e.prompt, e.completion) for e in stage.examples):
         text = f"{prompt}{completion}"
         calls = CALL.findall(text)
-        if any(x in held_out for _, x in calls):
+        if any(str(int(x)) in held_out for _, x in calls):
             raise _leak(stage, "calls a program on a held-out input", text)
         if (prompt, completion) in allowed:
             continue
@@ -367,8 +379,9 @@ def _leak(stage: Stage, what: str, text: str) -> LeakError:
     return LeakError(f"leak in {stage.name}: a document {what}: {text!r}; nothing was trained")
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text)
+def _words(text: str) -> set[str]:
+    """Returns the words of the text, and its runs of letters in small letters: "_Zibble2" names zibble too."""
+    return {*re.findall(r"\w+", text), *re.findall(r"[^\W\d_]+", text.lower())}
 
 
 def _body(source: str) -> str:

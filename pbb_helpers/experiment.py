@@ -8,7 +8,9 @@ import os
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pandas as pd
 
 from pbb_helpers.conditions import Budget, Condition, Dataset, build_stage, condition, draw_dataset, generator
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, source_document
+from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.store import Store, digest
 
@@ -62,6 +65,10 @@ class Experiment:
             raise UsageError(f"conditions {self.conditions} and seeds {self.seeds}; give at least one of each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.conditions)) < len(self.conditions):
             raise UsageError(f"conditions {self.conditions} and seeds {self.seeds}; name each once")
+        if min(self.seeds) < 0:
+            raise UsageError(f"seeds {self.seeds}; give whole numbers from 0")
+        if self.n_with_io_asked < 1:
+            raise UsageError(f"{self.n_with_io_asked} w/ IO programs asked; give at least 1: forgetting is part of every result")
         if not 1 <= self.inputs_per_program <= self.n_eval_inputs:
             raise UsageError(f"{self.inputs_per_program} inputs per program of {self.n_eval_inputs} held-out ones; give 1 to {self.n_eval_inputs}")
 
@@ -180,6 +187,9 @@ def run(experiment: Experiment, root: Path, *, processes: int | None = None, pro
         UsageError: Something that was asked for can't be done; what was finished is kept.
     """
     Store(root)  # says at once if it can't be written to
+    processes = _default_processes() if processes is None else processes
+    if processes < 1:
+        raise UsageError(f"{processes} processes; give at least 1")
     todo = jobs(experiment)
     total = sum(_work(job) + ANSWER_COST * _answers(job) for job in todo)
     done: dict[Any, float] = {}
@@ -192,7 +202,7 @@ def run(experiment: Experiment, root: Path, *, processes: int | None = None, pro
         if progress is not None:
             progress.update(int(sum(done.values())), total=total, note=note)
 
-    parts = list(_in_processes(todo, root, processes or _default_processes(), report))
+    parts = list(_in_processes(todo, root, processes, report))
     rows = pd.DataFrame([row for rows, _ in parts for row in rows])
     order = {name: i for i, name in enumerate(experiment.conditions)}
     rows = rows.sort_values("condition", key=lambda c: c.map(order), kind="stable").sort_values("seed", kind="stable").reset_index(drop=True)
@@ -203,7 +213,8 @@ def run(experiment: Experiment, root: Path, *, processes: int | None = None, pro
 def _answers(job: Job) -> int:
     experiment = job.experiment
     programs = experiment.n_without_io + min(experiment.n_with_io_asked, experiment.n_with_io)
-    return sum(len(condition(name).modes) for name in job.conditions) * programs * experiment.inputs_per_program
+    asked = (1 if mode == "source" else experiment.inputs_per_program for name in job.conditions for mode in condition(name).modes)
+    return sum(asked) * programs
 
 
 def _default_processes() -> int:
@@ -215,9 +226,11 @@ def _default_processes() -> int:
 def _in_processes(todo: list[Job], root: Path, processes: int, report: Callable[[tuple], None]) -> Iterator[tuple[list[dict], list[dict]]]:
     """Yields what each job gives, in the order of the jobs. The first error stops the rest; what they finished stays in the store."""
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
+    manager = SyncManager(ctx=context)
+    manager.start(follow_parent)
+    with manager:
         events = manager.Queue()
-        pool = ProcessPoolExecutor(min(processes, len(todo)), mp_context=context, initializer=_die_with_parent)
+        pool = ProcessPoolExecutor(min(processes, len(todo)), mp_context=context, initializer=follow_parent)
         try:
             futures = [pool.submit(run_job, job, root, events) for job in todo]
             waiting: set[Future] = set(futures)
@@ -227,27 +240,18 @@ def _in_processes(todo: list[Job], root: Path, processes: int, report: Callable[
                     report(event)
                 for future in finished:
                     future.result()
-        except BaseException:
+        except BaseException as error:
             for process in list((pool._processes or {}).values()):  # a job may have minutes to go; the store makes ending it safe
                 process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise UsageError(
+                    f"one of {min(processes, len(todo))} processes was killed from outside, perhaps for want of memory; what is finished is "
+                    "kept: run the same command again, with fewer processes if memory is short"
+                ) from None
             raise
         pool.shutdown()
         yield from (future.result() for future in futures)
-
-
-def _die_with_parent() -> None:
-    """Ends this process soon after its parent is gone: a killed notebook must not leave trainings behind."""
-    import threading
-
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            threading.Event().wait(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _drain(events: Any) -> Iterator[tuple]:
@@ -267,7 +271,6 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
 
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # sums are taken in another order with more: one thread gives the same bits on any number of cores
-    models.quiet()
     store, loaded, dataset = Store(root), models.load(job.experiment.model), job.experiment.dataset(job.seed)
     rows: list[dict] = []
     metrics: list[dict] = []
@@ -281,7 +284,7 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
             _tell(events, (job.seed, spec), len(stage.examples), f"{chosen.name}, seed {job.seed}: trained {spec.name}")
             metrics += [where | line for line in store.metrics(key)]
             name = spec.name
-        common = {"run": key[:16], "model": loaded.name, "family": job.experiment.family, "condition": chosen.name, "seed": job.seed, "stage": name}
+        common = {"run": store.folder(key).name, "model": loaded.name, "family": job.experiment.family, "condition": chosen.name, "seed": job.seed, "stage": name}
         for row in answers(job, chosen, loaded, store, key, dataset, events):
             rows.append(common | row)
     return rows, metrics
@@ -295,7 +298,7 @@ def answers(job: Job, chosen: Condition, loaded: Any, store: Store, key: str, da
     model = None
     rows: list[dict] = []
     for asked in questions(job.experiment, dataset, chosen.modes):
-        evaluation_key = digest(EVALUATION_FORMAT, *asked)
+        evaluation_key = digest(EVALUATION_FORMAT, key, *asked)
         found = store.load_rows(key, evaluation_key)
         if found is None:
             model = model or load_stage(loaded, store, key, merge=True)
@@ -328,7 +331,7 @@ def leak_report(experiment: Experiment, seed: int | None = None) -> pd.DataFrame
             stage = build_stage(spec, dataset, experiment.budget)
             counts = pd.Series([f"{e.group} {e.kind}" if e.group != "replay" else "replay" for e in stage.examples]).value_counts().to_dict()
             lines.append({"condition": name, "stage": spec.name, "documents": len(stage.examples), "leaks": 0} | counts)
-    return pd.DataFrame(lines).fillna(0)
+    return pd.DataFrame(lines).fillna(0).astype({c: int for line in lines for c in line if c not in ("condition", "stage")})
 
 
 def small(experiment: Experiment) -> Experiment:

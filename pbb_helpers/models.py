@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ NAME_ROWS = "trainable_tokens_delta"
 """How peft calls the trained embedding rows in a state dict."""
 
 log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # peft 0.21 asks for it by its old name
 
 
 @dataclass
@@ -63,17 +65,19 @@ def load(spec: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
     """
     folder, key = find(spec)
     check_folder(folder)
-    model, tokenizer = _read_model(folder, dtype), _read_tokenizer(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # On a CPU the backward of fused attention is the slow part of a step over short documents.
+    model, tokenizer = _read_model(folder, dtype, "eager" if str(device) == "cpu" else None), _read_tokenizer(folder)
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise UsageError(f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only {rows}; they are not from the same model")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return LoadedModel(spec, model.to(device).eval(), tokenizer, key or hash_files(folder))
 
 
-def _read_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _read_model(folder: Path, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    options |= {"attn_implementation": attention} if attention else {}
     with _one_line(folder), quiet():
         model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     # transformers fills what is missing with random numbers and only warns.

@@ -25,6 +25,7 @@ import numpy as np
 
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, in_context_document
 from pbb_helpers.families.names import draw_names, made_up_names
+from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import Program, UsageError, behaviour, family
 
 BEGIN = ["<|pad|>", "<|end|>"]
@@ -50,17 +51,17 @@ class Mix:
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """One shipped model: its shape, its budget and its mix. The learning rate is constant and falls to zero over the last fifth."""
+    """One shipped model: its shape, its budget and its mix. The learning rate is constant at first and falls to zero over the last `decay_share` of the steps."""
 
     name: str = "pbb-small"
     hidden: int = 128
     layers: int = 6
     intermediate: int = 384
-    steps: int = 9_600
+    steps: int = 8_000
     batch_size: int = 160
     lr: float = 2e-3
     warmup: int = 200
-    decay_share: float = 0.2
+    decay_share: float = 0.55
     weight_decay: float = 0.05
     clip: float = 1.0
     dtype: str = "bfloat16"
@@ -68,6 +69,7 @@ class PretrainSettings:
     threads: int = 2
     seed: int = 0
     evaluate_every: int = 400
+    questions: int = 400
     mix: Mix = field(default_factory=Mix)
 
 
@@ -83,7 +85,8 @@ class Pick:
 
 
 def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group: str = "replay", names: tuple[str, ...] | None = None,
-                  inputs: tuple[int, ...] | None = None, exclude: frozenset[tuple] = frozenset()) -> Iterator[list[Example]]:  # fmt: skip
+                  inputs: tuple[int, ...] | None = None, exclude: frozenset[tuple] = frozenset(),
+                  exclude_over: tuple[int, ...] | None = None) -> Iterator[list[Example]]:  # fmt: skip
     """Yields pretraining documents without end, the same for the same seed: sources, then one question, or `turns` direct ones.
 
     Several questions on one source, answered directly, make better use of a document than one, since a direct answer is so short.
@@ -95,7 +98,8 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
         group: The group written into the examples.
         names: The names to draw from; all made-up names by default.
         inputs: The inputs to draw from; all of the family's by default.
-        exclude: Behaviours over all inputs that no program of a document may have.
+        exclude: Behaviours that no program of a document may have.
+        exclude_over: The inputs that those behaviours are over; all of the family's by default.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     pool = names or made_up_names()
@@ -109,7 +113,7 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
     def sketch(name: str) -> Program:
         while True:
             program = families[pick_length()].sketch(name, generator)
-            if not exclude or behaviour(program, every_input) not in exclude:
+            if not exclude or behaviour(program, exclude_over or every_input) not in exclude:
                 return program
 
     def question() -> tuple[int, int]:
@@ -188,7 +192,7 @@ def collate(rows: list[tuple[list[int], list[int]]], multiple: int = 8) -> Any:
     """Returns a `train.Batch` of conversations, right-padded, supervised wherever marked."""
     import torch
 
-    from pbb_helpers.train import Batch
+    from pbb_helpers.batches import Batch
 
     width = -(-(max(len(ids) for ids, _ in rows) - 1) // multiple) * multiple
     inputs = np.zeros((len(rows), width), dtype=np.int64)
@@ -227,7 +231,7 @@ def _tokenizer(folder: Path) -> Any:
 def windows(folder: Path, settings: PretrainSettings, first: int) -> Iterator[tuple[int, Any]]:
     """Yields (index, rows) of the windows still to train, the next one made in a second process while this one trains."""
     last = math.ceil(settings.steps / WINDOW)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent) as pool:
         ahead = pool.submit(window_of_rows, folder, settings, first)
         for index in range(first, last):
             rows = ahead.result()
@@ -288,17 +292,18 @@ def new_model(tokenizer: Any, settings: PretrainSettings) -> Any:
     return LlamaForCausalLM(config)
 
 
-def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], None] = print) -> Path:
+def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], None] = print, progress: Any = None) -> Path:
     """Trains the model, or goes on where an earlier call was stopped, and returns the folder that holds it with tokenizer and card.
 
     Args:
         settings: What to make.
         folder: Where to: `work/` in it holds the state of an unfinished run.
         log: Gets a line now and then.
+        progress: A `notebook.Progress` that is moved on.
     """
     import torch
 
-    from pbb_helpers.train import autocast, loss
+    from pbb_helpers.loss import autocast, loss
 
     torch.set_num_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -306,17 +311,19 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
     tokenizer = build_tokenizer(folder)
     model = new_model(tokenizer, settings).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
-    state = _resume(folder / "work", model, optimizer)
-    questions = held_out_questions(400)
+    state = _resume(folder / "work", settings, model, optimizer)
+    questions = held_out_questions(settings.questions)
     plain, start, tokens = model.model, time.time() - state["seconds"], state["tokens"]
     compiled = torch.compile(plain, dynamic=True) if settings.compile else plain
     dtype = getattr(torch, settings.dtype)
-    for index, rows in windows(folder, settings, state["step"] // WINDOW):
+    for index, rows in windows(folder, settings, state["step"] // WINDOW) if state["step"] < settings.steps else ():
         model.model = compiled
         for offset, batch in enumerate(map(collate, rows)):
             step = index * WINDOW + offset
             if step >= settings.steps:
                 break
+            if step < state["step"]:  # done before: a finished run ended within this window and is prolonged
+                continue
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, settings)
             with autocast(device, dtype):
@@ -331,11 +338,13 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
         seconds = time.time() - start
         log(f"step {step:,} of {settings.steps:,}, {tokens / 1e6:.1f}M tokens, loss {value.item():.4f}, {seconds / 60:.1f} min, "
             f"{seconds / step * (settings.steps - step) / 60:.0f} min left")  # fmt: skip
+        if progress is not None:
+            progress.update(step, total=settings.steps, note=f"loss {value.item():.3f}")
         if step // settings.evaluate_every > (index * WINDOW) // settings.evaluate_every or step == settings.steps:
             accuracy = {mode: exact_match(model, tokenizer, some) for mode, some in questions.items()}
             state["curve"].append({"step": step, "tokens": tokens, "loss": value.item(), **accuracy})
-            log(f"in context, n = 400: {accuracy}")
-            state |= {"step": step, "tokens": tokens, "seconds": seconds}
+            log(f"in context, n = {settings.questions}: {accuracy}")
+            state |= {"step": step, "tokens": tokens, "seconds": seconds, "fixed": _fixed(settings)}
             _checkpoint(folder / "work", model, optimizer, state)
     return _finish(folder, model, settings, state)
 
@@ -351,15 +360,29 @@ def _checkpoint(folder: Path, model: Any, optimizer: Any, state: dict[str, Any])
     moments = {f"{i}.{key}": value.contiguous() for i, s in optimizer.state_dict()["state"].items() for key, value in s.items()}
     save_file(moments, fresh / "optimizer.safetensors")
     (fresh / "state.json").write_text(json.dumps(state))
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name("work.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)  # deleting it in its place would leave half of it to a run that is killed here
     os.replace(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _resume(folder: Path, model: Any, optimizer: Any) -> dict[str, Any]:
+def _fixed(settings: PretrainSettings) -> dict[str, Any]:
+    """Returns the settings that a run keeps when it goes on: shape and stream of documents (length and decay may change)."""
+    names = ("hidden", "layers", "intermediate", "batch_size", "seed", "mix")
+    return json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name in names}))
+
+
+def _resume(folder: Path, settings: PretrainSettings, model: Any, optimizer: Any) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     for place in (folder, folder.with_name("work.new")):
         if (place / "state.json").exists():
+            before, now = json.loads((place / "state.json").read_text()).get("fixed", {}), _fixed(settings)
+            for name in before:
+                if before[name] != now[name]:
+                    raise UsageError(f"{folder} holds a run with {name} {before[name]}, not {now[name]}; take another folder or delete this one")
             model.load_state_dict(load_file(place / "model.safetensors"), strict=False)  # the tied head is not stored
             state: dict[int, dict[str, Any]] = {}
             for key, value in load_file(place / "optimizer.safetensors").items():
@@ -383,7 +406,7 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
         "hours": round(state["seconds"] / 3600, 2),
         "hardware": f"{platform.machine()}, {settings.threads} threads" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
         "in_context": {mode: last[mode] for mode in ("direct", "cot", "recall")},
-        "in_context_n": 400,
+        "in_context_n": settings.questions,
         "settings": asdict(settings),
         "curve": state["curve"],
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, condition
@@ -93,6 +94,11 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "stage 1": f"{budget.stage1_steps} steps of {budget.stage1.batch_size} documents, {_method(budget.stage1)}",
         "stage 2": f"{budget.stage2_steps} steps of {budget.stage2.batch_size} documents, {_method(budget.stage2)}",
     }
+
+
+def table(experiment: Experiment) -> pd.DataFrame:
+    """Returns the same as a table of two columns."""
+    return pd.DataFrame({"": list(facts(experiment)), "value": [str(value) for value in facts(experiment).values()]})
 
 
 def _method(settings: TrainSettings) -> str:

@@ -130,7 +130,7 @@ def behaviour(program: Program, inputs: Iterable[Any]) -> tuple:
     return tuple(function(x) for x in inputs)
 
 
-def family(name: str, **settings: Any) -> Family:
+def family(name: str, /, **settings: Any) -> Family:
     """Returns the family of that name with these settings.
 
     Raises:
@@ -144,4 +144,4 @@ def family(name: str, **settings: Any) -> Family:
     for key in settings:
         if key not in valid:
             raise did_you_mean(f"setting of {name}", key, valid)
-    return FAMILIES[name](**settings)
+    return FAMILIES[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})

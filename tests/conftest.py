@@ -119,3 +119,20 @@ def _byte_level(vocab_size: int, special: list[str]):
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator(SAMPLE, trainer)
     return backend
+
+
+@pytest.fixture(scope="session")
+def shipped_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a tiny random model with the tokenizer of the shipped ones (trained on a small sample): read-only."""
+    from dataclasses import replace
+
+    from pbb_helpers.pretrain import PretrainSettings, build_tokenizer, new_model
+
+    folder = tmp_path_factory.mktemp("shipped-like")
+    tokenizer = build_tokenizer(folder, sample=300)
+    model = new_model(tokenizer, replace(PretrainSettings(), hidden=32, layers=1, intermediate=48))
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            weight.data *= 10  # logits well apart: greedy decoding must not hang on rounding
+    model.save_pretrained(folder)
+    return folder

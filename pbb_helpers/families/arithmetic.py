@@ -59,8 +59,9 @@ class Arithmetic:
     def __post_init__(self) -> None:
         if not 1 <= self.min_statements <= self.max_statements:
             raise UsageError(f"statements from {self.min_statements} to {self.max_statements}; give 1 <= min_statements <= max_statements")
-        if not self.constructs or set(self.constructs) - set(CONSTRUCTS) or len(self.weights) != len(self.constructs):
-            raise UsageError(f"constructs {self.constructs} with weights {self.weights}; choose from {', '.join(CONSTRUCTS)}, one weight each")
+        weighted = len(self.weights) == len(self.constructs) and min(self.weights, default=0) >= 0 and sum(self.weights) > 0
+        if not self.constructs or set(self.constructs) - set(CONSTRUCTS) or not weighted:
+            raise UsageError(f"constructs {self.constructs} with weights {self.weights}; choose from {', '.join(CONSTRUCTS)}, one weight of 0 or more each")
         if not self.lowest_value <= self.lowest_input < self.highest_input <= self.highest_value:
             raise UsageError(f"inputs {self.lowest_input}..{self.highest_input} do not lie within values {self.lowest_value}..{self.highest_value}")
 
@@ -71,8 +72,9 @@ class Arithmetic:
     def draw(self, names: list[str], generator: np.random.Generator, *, exclude: Iterable[tuple] = ()) -> list[Program]:
         """Returns one program per name; see `programs.Family.draw`.
 
-        Beside being different in behaviour, each has values in range on every input, statements that each do something on at least half
-        of the inputs, and an output that is neither near constant nor mostly the input, which keeps what can be guessed low.
+        Beside being different in behaviour, each has values in range on every input, assignments that each change x on at least half of
+        their executions, and an output that is neither near constant nor mostly the input, which keeps what can be guessed low. Short
+        programs run out first, so later ones are longer: shuffle before splitting them into groups.
 
         Raises:
             UsageError: The settings do not hold that many different programs.

@@ -1,0 +1,305 @@
+"""The conditions hold what they say, share what they share, and no leak of any kind that we could think of passes the check."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pbb_helpers.conditions import (
+    CONDITIONS,
+    Budget,
+    Dataset,
+    LeakError,
+    StageSpec,
+    TrainSettings,
+    build_stage,
+    compose,
+    condition,
+    draw_dataset,
+    generator,
+    leak_check,
+    without_io_sources,
+)
+from pbb_helpers.documents import MODES, Example, call_document, chain_of_thought, in_context_document, source_document
+from pbb_helpers.families.arithmetic import Arithmetic
+from pbb_helpers.families.names import made_up_names
+from pbb_helpers.programs import Program, UsageError, behaviour, family
+from pbb_helpers.store import Store
+
+BUDGET = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16, lr=1e-3), stage1_steps=12, stage2_steps=6)
+STAGES = [(name, i) for name, chosen in CONDITIONS.items() for i in range(len(chosen.stages))]
+
+
+def dataset(seed: int = 0) -> Dataset:
+    return draw_dataset(family("arithmetic"), n_with_io=12, n_without_io=6, n_eval_inputs=10, seed=seed)
+
+
+def built(name: str, number: int, seed: int = 0):
+    spec = condition(name).stages[number]
+    return build_stage(spec, dataset(seed), BUDGET), spec
+
+
+def unused(data: Dataset) -> str:
+    return next(name for name in made_up_names() if name not in data.names)
+
+
+# ---------------------------------------------------------------- leaks
+
+
+def edited(example: Example, **changes: str) -> Example:
+    return replace(example, **changes)
+
+
+def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
+    """Returns a document per kind of leak: each must be caught in every stage of every condition."""
+    hidden, other, shown = data.without_io[0], data.without_io[1], data.with_io[0]
+    x, held_out, draws = data.train_inputs[3], data.eval_inputs[0], generator(0, "test")
+    stranger = shown.renamed(unused(data))
+    plain = source_document(shown, "with_io", 0)
+    call = call_document(shown, "with_io", "direct", x, 0)
+    found = {f"w/o IO call, {mode}": call_document(hidden, "without_io", mode, x, 5) for mode in MODES if mode != "source"}
+    found |= {f"w/o IO call passed off as w/ IO, {mode}": call_document(hidden, "with_io", mode, x, 5) for mode in ("direct", "cot", "recall")}
+    found |= {f"held-out input, {mode}": call_document(shown, "with_io", mode, held_out, 2) for mode in MODES if mode != "source"}
+    found |= {
+        "w/o IO call in replay": in_context_document(hidden, "replay", "cot", x, 1, [stranger], draws),
+        "w/o IO program as a distractor in replay": in_context_document(stranger, "replay", "direct", x, 1, [hidden], draws),
+        "held-out input in replay": in_context_document(stranger, "replay", "direct", held_out, 1, [], draws),
+        "w/o IO source under a w/ IO name": source_document(hidden.renamed(shown.name), "with_io", 3),
+        "w/o IO source under a fresh name": source_document(hidden.renamed(stranger.name), "replay", 3),
+        "w/o IO source under a fresh name, called": call_document(hidden.renamed(stranger.name), "replay", "in_context_cot", x, 3),
+        "w/o IO source under a fresh name, recalled": call_document(hidden.renamed(stranger.name), "replay", "recall", x, 3),
+        "w/o IO source under a fresh name, a distractor": in_context_document(
+            stranger, "replay", "cot", x, 3, [hidden.renamed(made_up_names()[-1])], draws
+        ),
+        "name in prose": edited(plain, prompt=f"{hidden.name} is a program like {shown.name}.\n"),
+        "name in prose, capital": edited(plain, prompt=f"{hidden.name.capitalize()} is a program.\n"),
+        "name in prose, emphasised": edited(plain, prompt=f"What is _{hidden.name}_?\n"),
+        "name with a number": edited(plain, prompt=f"What is {hidden.name}2?\n"),
+        "name at the end of a completion": edited(plain, completion=f"{shown.source}\n# see {hidden.name}"),
+        "name in a replay answer": edited(call, group="replay", completion=f"{call.completion} {hidden.name}"),
+        "trace by name": edited(plain, prompt=f"Trace of {hidden.name}:\n", completion=chain_of_thought(hidden, x)),
+        "I/O after the source": edited(
+            source_document(hidden, "without_io", 0), completion=f"{hidden.source}\n{chain_of_thought(hidden, x)}"
+        ),
+        "I/O before the source": edited(source_document(hidden, "without_io", 0), completion=f"{hidden.name}({x}) = 1\n{hidden.source}"),
+        "I/O in the prompt of a source": edited(source_document(hidden, "without_io", 0), prompt=f"{hidden.name}({x}) is {hidden.run(x)}.\n"),
+        "a source prompt with an answer": edited(source_document(hidden, "without_io", 0), completion=str(hidden.run(x))),
+        "a source in an unknown prompt": edited(source_document(hidden, "without_io", 0), prompt=f"{hidden.name}:\n"),
+        "a w/ IO source under a w/o IO name": source_document(shown.renamed(hidden.name), "without_io", 0),
+        "a call within a source's completion": edited(plain, completion=f"{shown.source}\n{shown.name}({held_out})"),
+    }
+    for written in (f"({held_out})", f" ( {held_out} )", f"(0{held_out})", f"(+{held_out})", f"(x={held_out})", f"({held_out},)"):
+        found[f"held-out input written {written}"] = edited(call, prompt=f"Compute {shown.name}{written}.\nAnswer only:\n")
+    if not spec.kinds_without_io():
+        found["w/o IO source in a stage without"] = source_document(hidden, "without_io", 0)
+    shuffled = any(part.shuffled for part in (spec, *spec.mix))
+    found["true source in the shuffled stage, or another's in the others"] = (
+        source_document(hidden, "without_io", 0) if shuffled else source_document(other.renamed(hidden.name), "without_io", 0)
+    )
+    return found
+
+
+@pytest.mark.parametrize(("name", "number"), STAGES)
+def test_every_stage_of_every_condition_is_clean(name, number):
+    for seed in (0, 1):
+        stage, spec = built(name, number, seed)
+        assert leak_check(stage, spec, dataset(seed)) == len(stage.examples) == BUDGET.documents(spec.length)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "number"),
+    [(kind, name, number) for name, number in STAGES for kind in leaks(dataset(), condition(name).stages[number])],
+)
+def test_a_planted_leak_is_caught(kind, name, number):
+    stage, spec = built(name, number)
+    planted = leaks(dataset(), spec)
+    place = generator(0, kind).integers(len(stage.examples))
+    examples = (*stage.examples[:place], planted[kind], *stage.examples[place + 1 :])
+    with pytest.raises(LeakError, match=f"leak in {stage.name}: .* nothing was trained"):
+        leak_check(replace(stage, examples=examples), spec, dataset())
+
+
+def test_a_stage_with_a_leak_is_never_built(monkeypatch):
+    data = dataset()
+    monkeypatch.setattr("pbb_helpers.conditions.compose", lambda *_: [leaks(data, StageSpec("stage1"))["w/o IO call in replay"]])
+    with pytest.raises(LeakError):
+        build_stage(condition("proactive").stages[0], data, replace(BUDGET, stage1_steps=13))
+
+
+def test_no_replayed_program_behaves_like_a_w_o_io_program():
+    data = draw_dataset(family("arithmetic", max_statements=1, lowest_input=5, highest_input=40), n_with_io=3, n_without_io=40, n_eval_inputs=5, seed=0)
+    stage = build_stage(condition("source_only").stages[0], data, Budget(stage2_steps=8))
+    every = family("arithmetic", lowest_input=5, highest_input=40).inputs()
+    replayed = [e for e in stage.examples if e.group == "replay"]
+    sources = {(name, text.rstrip()) for e in replayed for name, text in _sources(e.prompt)}
+    assert len(replayed) == 256 and len(sources) > 100
+    assert not any(behaviour(Program(name, "arithmetic", source, 1), every) in data.behaviours for name, source in sources)
+    assert {e.input for e in replayed} <= set(data.train_inputs)
+
+
+def _sources(prompt: str) -> list[tuple[str, str]]:
+    blocks = [block for block in prompt.split("\n\n") if block.startswith("def ")]
+    return [(block[4 : block.index("(")], block) for block in blocks]
+
+
+# ---------------------------------------------------------------- what the conditions hold
+
+
+def test_conditions_that_share_a_first_stage_share_its_key(tmp_path):
+    store = Store(tmp_path)
+    keys = {name: store.stage_key("base", built(name, 0)[0], "float32") for name in CONDITIONS if condition(name).stages}
+    assert keys["stage1_only"] == keys["proactive"] == keys["shuffled_source"]
+    assert len({keys["proactive"], keys["source_only"], keys["mixture"]}) == 3
+    assert store.stage_key("base", built("proactive", 0, 1)[0], "float32") != keys["proactive"]
+
+
+def test_the_mixture_holds_exactly_the_documents_of_both_stages_shuffled():
+    mixture = built("mixture", 0)[0].examples
+    one, two = (built("proactive", i)[0].examples for i in (0, 1))
+    assert Counter(mixture) == Counter(one + two) and mixture != one + two
+    late = {i for i, e in enumerate(mixture) if e.group == "without_io"}
+    assert min(late) < len(mixture) / 10 and max(late) > 0.9 * len(mixture)
+
+
+def test_shuffled_source_differs_from_proactive_in_the_sources_alone():
+    two, shuffled = built("proactive", 1)[0].examples, built("shuffled_source", 1)[0].examples
+    assert [e for e in two if e.group != "without_io"] == [e for e in shuffled if e.group != "without_io"]
+    true = {p.name: p.source for p in dataset().without_io}
+    given = {e.program: e.completion for e in shuffled if e.group == "without_io"}
+    assert given.keys() == true.keys() and all(given[name] != true[name] for name in true)
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(2, 30), seed=st.integers(0, 2**40))
+def test_the_shuffling_is_a_derangement(n, seed):
+    programs = tuple(Program(name, "arithmetic", f"def {name}(x):\n    x = x + {i}\n    return x", 1) for i, name in enumerate(made_up_names()[:n]))
+    data = Dataset("arithmetic", (), programs, (), (), frozenset(), seed)
+    bound = without_io_sources(StageSpec("stage2", shuffled=True), data)
+    assert sorted(p.name for p in bound) == sorted(p.name for p in programs)
+    own = {p.name: p.run(0) for p in programs}
+    assert sorted(p.run(0) for p in bound) == list(range(n)) and all(p.run(0) != own[p.name] for p in bound)
+
+
+@pytest.mark.parametrize(("name", "number"), STAGES)
+def test_each_stage_holds_the_kinds_and_shares_it_says(name, number):
+    stage, spec = built(name, number)
+    counts = Counter((e.group, e.kind if e.group != "replay" else "") for e in stage.examples)
+    wanted: Counter = Counter()
+    for part in spec.mix or (spec,):
+        shares = {("with_io", k): v for k, v in part.with_io} | {("without_io", k): v for k, v in part.without_io} | {("replay", ""): part.replay}
+        total = sum(shares.values())
+        wanted.update({key: BUDGET.documents(part.length) * share / total for key, share in shares.items()})
+    assert counts.keys() == wanted.keys() and all(abs(counts[key] - wanted[key]) < 2 for key in wanted)
+    assert {e.program for e in stage.examples if e.group == "without_io"} in (set(), {p.name for p in dataset().without_io})
+    if spec.mix:
+        return
+    for group, kind in counts:  # exposures of the programs of a kind differ by one at most
+        if group != "replay":
+            each = Counter(e.program for e in stage.examples if (e.group, e.kind) == (group, kind))
+            assert max(each.values()) - min(each.values()) <= 1, (group, kind)
+
+
+def test_budgets_are_equal():
+    documents = {name: sum(len(built(name, i)[0].examples) for i in range(len(condition(name).stages))) for name in CONDITIONS}
+    assert documents["proactive"] == documents["shuffled_source"] == documents["mixture"] == 18 * 16
+    assert documents["stage1_only"] == 12 * 16 and documents["source_only"] == 6 * 16
+    shown = {
+        name: sum(e.group == "without_io" for e in built(name, len(condition(name).stages) - 1)[0].examples)
+        for name in ("source_only", "proactive", "shuffled_source", "mixture")
+    }
+    assert set(shown.values()) == {6 * 16 // 2}
+
+
+def test_questions_and_prompts_are_asked_about_training_inputs_only():
+    data = dataset()
+    assert set(data.train_inputs).isdisjoint(data.eval_inputs) and sorted(data.train_inputs + data.eval_inputs) == list(range(50))
+    for name, number in STAGES:
+        asked = {e.input for e in built(name, number)[0].examples if e.input is not None}
+        assert asked <= set(data.train_inputs)
+
+
+# ---------------------------------------------------------------- seeds
+
+DIGEST = """
+from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, build_stage, draw_dataset
+from pbb_helpers.experiment import Experiment, questions
+from pbb_helpers.programs import family
+from pbb_helpers.store import digest
+
+budget = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16), stage1_steps=12, stage2_steps=6)
+print(hash("zibble"))
+for seed in (5, 6):
+    data = draw_dataset(family("arithmetic"), n_with_io=12, n_without_io=6, n_eval_inputs=10, seed=seed)
+    stages = [build_stage(spec, data, budget) for condition in CONDITIONS.values() for spec in condition.stages]
+    asked = [e for some in questions(Experiment(), data, ("direct", "source", "in_context_recall")) for e in some]
+    print(digest(*stages, *asked))
+"""
+
+
+def test_same_seed_same_documents_in_every_process_and_another_seed_others():
+    def run(hash_seed: int) -> list[str]:
+        environment = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
+        return subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True, env=environment, timeout=120).stdout.split()
+
+    one, same = run(1), run(2)
+    assert one[0] != same[0] and one[1:] == same[1:] and one[1] != one[2]
+
+
+def test_another_seed_draws_other_programs_inputs_documents_and_initial_weights():
+    one, other = dataset(0), dataset(1)
+    assert set(one.names).isdisjoint(other.names) or set(one.names) != set(other.names)
+    assert {p.source.split("\n", 1)[1] for p in one.with_io} != {p.source.split("\n", 1)[1] for p in other.with_io}
+    assert one.eval_inputs != other.eval_inputs
+    assert built("proactive", 0, 0)[0].settings.seed != built("proactive", 0, 1)[0].settings.seed
+    assert built("proactive", 0, 0)[0].settings.seed == built("source_only", 0, 0)[0].settings.seed
+
+
+def test_programs_w_io_and_w_o_io_are_of_one_distribution():
+    """Short programs run out while drawing: split in the order of drawing, the w/o IO group was longer (76 % of two statements, not 65 %)."""
+
+    class Lengthening(Arithmetic):
+        def draw(self, names, generator, *, exclude=()):
+            return [Program(name, "arithmetic", f"def {name}(x):\n    x = x + {i}\n    return x", i) for i, name in enumerate(names)]
+
+    data = draw_dataset(Lengthening(), n_with_io=300, n_without_io=100, n_eval_inputs=10, seed=0)
+    assert sorted(p.length for p in data.with_io + data.without_io) == list(range(400))
+    means = [sum(p.length for p in group) / len(group) for group in (data.with_io, data.without_io, data.with_io[:100])]
+    assert all(abs(mean - 199.5) < 40 for mean in means), means
+
+
+def test_one_purpose_more_moves_nothing_of_another():
+    assert generator(3, "names").integers(2**62) == generator(3, "names").integers(2**62) != generator(3, "inputs").integers(2**62)
+    few, more = (draw_dataset(family("arithmetic"), n_with_io=12, n_without_io=6, n_eval_inputs=n, seed=0) for n in (5, 6))
+    assert few.with_io == more.with_io and set(few.eval_inputs) < set(more.eval_inputs)
+    spec = condition("proactive").stages[0]
+    assert compose(spec, few, BUDGET) != compose(spec, more, BUDGET)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"n_with_io": 0}, {"n_without_io": 1}, {"n_eval_inputs": 0}, {"n_eval_inputs": 50}, {"n_with_io": 4096}],
+)
+def test_numbers_that_make_no_sense_are_refused(numbers):
+    with pytest.raises(UsageError):
+        draw_dataset(family("arithmetic"), **{"n_with_io": 4, "n_without_io": 2, "n_eval_inputs": 5, "seed": 0, **numbers})
+
+
+@pytest.mark.parametrize("wrong", [{"stage1_steps": 0}, {"stage2_steps": -1}, {"stage1": TrainSettings(batch_size=0)}])
+def test_a_budget_of_nothing_is_refused(wrong):
+    with pytest.raises(UsageError, match="give at least 1 of each"):
+        Budget(**wrong)
+
+
+def test_an_unknown_condition_is_named():
+    with pytest.raises(UsageError, match="unknown condition 'proactve'; did you mean 'proactive'"):
+        condition("proactve")

@@ -1,0 +1,233 @@
+"""The shipped model is a function of its settings: same stream, same weights, also when it is stopped on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from pbb_helpers import models, pretrain
+from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, build_stage, draw_dataset
+from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, call_document, source_document
+from pbb_helpers.evaluate import generate
+from pbb_helpers.families.names import made_up_names
+from pbb_helpers.pretrain import WINDOW, Mix, PretrainSettings, learning_rate, window_of_rows
+from pbb_helpers.programs import Program, UsageError, family
+from pbb_helpers.train import loss
+
+TINY = PretrainSettings(
+    name="tiny", hidden=32, layers=1, intermediate=32, steps=2 * WINDOW, batch_size=8, warmup=4, dtype="float32", compile=False, threads=1,
+    evaluate_every=WINDOW, questions=4,
+)  # fmt: skip
+ZIBBLE = Program("zibble", "arithmetic", "def zibble(x):\n    x = x + 3\n    return x", 1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(shipped_like):
+    return AutoTokenizer.from_pretrained(shipped_like)
+
+
+# ---------------------------------------------------------------- the tokenizer
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=60) | st.lists(st.sampled_from(["zibble", "-17", " ", "\n", "\n    ", "x = ", "<|end|>", "é", "𝄞", *made_up_names()[:3]])).map("".join))
+def test_any_text_comes_back_from_the_tokenizer(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False), skip_special_tokens=False) == text
+
+
+def test_every_document_comes_back_from_the_tokenizer(tokenizer):
+    data = draw_dataset(family("arithmetic"), n_with_io=12, n_without_io=6, n_eval_inputs=10, seed=0)
+    budget = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16), stage1_steps=12, stage2_steps=6)
+    for example in build_stage(CONDITIONS["mixture"].stages[0], data, budget).examples:
+        prompt, completion = models.encode(tokenizer, example)
+        assert tokenizer.decode(prompt) == example.prompt
+        assert completion[-1] == tokenizer.eos_token_id and tokenizer.decode(completion[:-1]) == example.completion
+
+
+def test_every_name_is_one_token_wherever_it_stands(tokenizer):
+    templates = [t.format(name="{name}", input=7) for t in SOURCE_TEMPLATES + CALL_TEMPLATES] + [ZIBBLE.source.replace("zibble", "{name}")]
+    names = made_up_names()
+    ids = dict(zip(names, tokenizer.convert_tokens_to_ids(list(names)), strict=True))
+    assert len(set(ids.values())) == len(names)
+    for i, name in enumerate(names):
+        encoded = tokenizer.encode(templates[i % len(templates)].format(name=name))
+        assert encoded.count(ids[name]) == 1, (name, templates[i % len(templates)])
+        rest = tokenizer.decode([token for token in encoded if token != ids[name]])
+        assert rest == templates[i % len(templates)].format(name="")
+
+
+def test_digits_and_the_sign_are_tokens_of_their_own(tokenizer):
+    for number in (*range(-199, 200), 12345):
+        for text in (str(number), f"x = max({number}, 4) = {number}\nreturn {number}"):
+            pieces = [tokenizer.decode([token]) for token in tokenizer.encode(text)]
+            assert all(len(piece) == 1 for piece in pieces if re.search(r"\d", piece)), pieces
+            assert "".join(pieces) == text
+    assert [tokenizer.decode([t]) for t in tokenizer.encode("-17")] == ["-", "1", "7"]
+
+
+def test_the_tokenizer_is_the_same_in_every_process(shipped_like, tmp_path):
+    code = "import sys; from pathlib import Path; from pbb_helpers.pretrain import build_tokenizer; build_tokenizer(Path(sys.argv[1]), sample=300)"
+    environment = os.environ | {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "3", "TOKENIZERS_PARALLELISM": "true"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment, timeout=120, capture_output=True)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (shipped_like / "tokenizer.json").read_bytes()
+
+
+# ---------------------------------------------------------------- the stream
+
+
+def test_the_stream_is_that_which_the_shipped_model_was_made_with():
+    """A change here makes the shipped models irreproducible: then pretrain them anew."""
+    stream = itertools.islice(pretrain.conversations(Mix(), [0, 0]), 200)
+    texts = [example.prompt + example.completion for document in stream for example in document]
+    assert hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16] == "93725f9105992bbb"
+
+
+def test_a_window_is_a_function_of_seed_and_index(shipped_like):
+    window = partial(window_of_rows, shipped_like)
+    first = window(TINY, 0)
+    assert first == window(TINY, 0) and len(first) == WINDOW and {len(batch) for batch in first} == {8}
+    assert first != window(TINY, 1) and first != window(replace(TINY, seed=1), 0)
+
+
+def test_names_are_bound_anew_in_each_document():
+    bound: dict[str, set[str]] = {}
+    for document in itertools.islice(pretrain.conversations(Mix(), 0, names=made_up_names()[:8]), 100):
+        for name, body in re.findall(r"def (\w+)\(x\):\n(.*?)return x", document[0].prompt, re.DOTALL):
+            bound.setdefault(name, set()).add(body)
+    assert all(len(bodies) > 5 for bodies in bound.values())
+
+
+def test_a_conversation_is_supervised_on_its_answers_and_their_end(tokenizer):
+    document = [call_document(ZIBBLE, "replay", "in_context_direct", 5, 0), call_document(ZIBBLE, "replay", "direct", 39, 1)]
+    ids, marks = pretrain.encode_conversation(tokenizer, document)
+    assert tokenizer.decode([i for i, mark in zip(ids, marks, strict=True) if mark]) == "8<|end|>42<|end|>"
+    assert tokenizer.decode(ids) == f"{document[0].prompt}8<|end|>\n\n{document[1].prompt}42<|end|>"
+    batch = pretrain.collate([(ids, marks), (ids[:-2], marks[:-2])])
+    row = batch.input_ids.shape[1]
+    assert batch.targets.tolist() == [i for i, mark in zip(ids, marks, strict=True) if mark] + [i for i, m in zip(ids[:-2], marks[:-2], strict=True) if m]
+    for position, target in zip(batch.positions.tolist(), batch.targets.tolist(), strict=True):
+        assert ids[position % row + 1] == target
+
+
+def test_a_single_question_is_encoded_as_finetuning_and_evaluation_do(tokenizer):
+    for example in (call_document(ZIBBLE, "replay", "in_context_cot", 5, 0), source_document(ZIBBLE, "with_io", 3)):
+        prompt, completion = models.encode(tokenizer, example)
+        ids, marks = pretrain.encode_conversation(tokenizer, [example])
+        assert ids == [*prompt, *completion] and marks == [0] * len(prompt) + [1] * len(completion)
+
+
+# ---------------------------------------------------------------- learning rate and measure
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero():
+    plan = PretrainSettings(steps=1000, lr=1.0, warmup=100, decay_share=0.2)
+    rates = [learning_rate(step, plan) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01) and rates[99] == 1.0 and set(rates[99:801]) == {1.0}
+    assert all(a < b for a, b in itertools.pairwise(rates[:100])) and all(a > b for a, b in itertools.pairwise(rates[800:]))
+    assert rates[900] == pytest.approx(0.5) and 0 < rates[-1] == pytest.approx(1 / 200)
+    assert learning_rate(999, replace(plan, decay_share=0.0)) == 1.0
+
+
+def test_exact_match_agrees_with_greedy_generation(tokenizer):
+    torch.manual_seed(0)
+    questions = pretrain.held_out_questions(24)
+    some = [example for mode in ("direct", "cot", "recall") for example in questions[mode]]
+    model = pretrain.new_model(tokenizer, TINY)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    batch = pretrain.collate([pretrain.encode_conversation(tokenizer, [example]) for example in some[::2]])  # half of them by heart
+    for _ in range(60):
+        loss(model, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    written = generate(model, tokenizer, [models.encode_prompt(tokenizer, e.prompt) for e in some], max_new_tokens=120)
+    right = [text == example.completion for text, example in zip(written, some, strict=True)]
+    assert 0.1 < np.mean(right) < 0.9
+    assert pretrain.exact_match(model, tokenizer, some, batch_size=10) == pytest.approx(np.mean(right))
+    assert [pretrain.exact_match(model, tokenizer, [example]) for example in some[:12]] == right[:12]
+
+
+def test_held_out_questions_are_in_context_and_the_same_every_time():
+    one, same = pretrain.held_out_questions(6), pretrain.held_out_questions(6)
+    assert one == same and set(one) == {"direct", "cot", "recall"}
+    for mode, some in one.items():
+        assert len({e.program for e in some}) == 6 and all(e.kind == f"in_context_{mode}" and f"def {e.program}(x)" in e.prompt for e in some)
+        assert [(e.program, e.input) for e in some] == [(e.program, e.input) for e in one["direct"]]
+
+
+# ---------------------------------------------------------------- the whole
+
+
+@pytest.fixture
+def quick(monkeypatch, shipped_like):
+    """Small tokenizer, and windows made in this process: the second one is tested once, below."""
+    monkeypatch.setattr(pretrain, "build_tokenizer", partial(pretrain.build_tokenizer, sample=300))
+
+    def windows(folder, plan, first):
+        return ((i, window_of_rows(shipped_like, plan, i)) for i in range(first, -(-plan.steps // WINDOW)))
+
+    monkeypatch.setattr(pretrain, "windows", windows)
+    yield
+    torch.set_num_threads(1)
+
+
+def weights(folder) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(quick, tmp_path):
+    lines: list[str] = []
+    whole = pretrain.pretrain(TINY, tmp_path / "whole", log=lines.append)
+    card = json.loads((whole / "card.json").read_text())
+    assert [point["step"] for point in card["curve"]] == [16, 32] and card["in_context_n"] == 4 and len(lines) == 4
+
+    def stop(line: str) -> None:
+        if line.startswith("step 32"):
+            raise KeyboardInterrupt  # after the steps, before their checkpoint
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(TINY, tmp_path / "stopped", log=stop)
+    assert not (tmp_path / "stopped" / "card.json").exists()
+    os.rename(tmp_path / "stopped" / "work", tmp_path / "stopped" / "work.new")  # killed between the two renames
+    resumed = pretrain.pretrain(TINY, tmp_path / "stopped", log=lines.append)
+    assert weights(resumed) == weights(whole)
+    assert json.loads((resumed / "card.json").read_text())["curve"] == card["curve"]
+    assert lines[4].startswith("step 32") and len(lines) == 6
+
+    before = weights(whole)
+    pretrain.pretrain(TINY, whole, log=lambda line: pytest.fail(line))  # finished: nothing is trained again
+    assert weights(whole) == before and models.load(str(whole), device="cpu").model.config.hidden_size == 32
+
+
+def test_a_finished_run_is_prolonged_from_where_it_ended(quick, tmp_path):
+    plan = replace(TINY, decay_share=0.0, steps=40, evaluate_every=1000)
+    whole = pretrain.pretrain(plan, tmp_path / "whole", log=lambda line: None)
+    short = pretrain.pretrain(replace(plan, steps=20), tmp_path / "short", log=lambda line: None)
+    assert weights(short) != weights(whole)
+    assert weights(pretrain.pretrain(plan, short, log=lambda line: None)) == weights(whole)
+    with pytest.raises(UsageError, match=r"holds a run with seed 0, not 1; take another folder"):
+        pretrain.pretrain(replace(plan, seed=1, steps=60), short, log=lambda line: None)
+
+
+def test_windows_come_from_a_second_process_in_order(shipped_like):
+    made = list(pretrain.windows(shipped_like, replace(TINY, steps=3 * WINDOW), 1))
+    assert [index for index, _ in made] == [1, 2] and made[1][1] == window_of_rows(shipped_like, TINY, 2)
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(UsageError, match="unknown setting 'hiden'"):
+        pretrain.main(hiden=3)
