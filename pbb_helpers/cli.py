@@ -171,6 +171,25 @@ def results(
 
 
 @app.command()
+def record(
+    notebook: Notebook,
+    out: Runs = Path("runs"),
+    figures: Annotated[Path, typer.Option(help="The folder of recorded figures.")] = Path("figures"),
+    readme: Annotated[Path, typer.Option(help="The file with the block of numbers.")] = Path("README.md"),
+) -> None:
+    """Makes the latest finished run of a notebook the recorded one: its figures go to figures/, its numbers into README.md."""
+    from pbb_helpers import record as recording
+    from pbb_helpers.run_record import all_runs
+
+    name = _name(notebook, out)
+    finished = [r for r in all_runs(out, name) if r.status == "completed"]
+    if not finished:
+        raise _usage(f"no finished run of {name} in {out}; make one with: pbb run notebooks/{name}.ipynb")
+    for path in recording.record(finished[0], figures, readme):
+        print(path)
+
+
+@app.command()
 def models() -> None:
     """Lists the models that ship with the project; any hub id or folder works as well: -p model <id or folder>."""
     from pbb_helpers.markup import visible

@@ -61,6 +61,14 @@ class TrainSettings:
     checkpoint_every: int = 200
     log_every: int = 20
 
+    def __post_init__(self) -> None:
+        for name, valid in (("method", ("lora", "full")), ("decay", ("linear", "cosine", "constant")), ("dtype", ("auto", "float32", "bfloat16"))):
+            if getattr(self, name) not in valid:
+                raise did_you_mean(name, getattr(self, name), valid)
+        if not (self.lr > 0 and self.rank >= 1 and 0 <= self.dropout < 1 and 0 <= self.warmup <= 1):
+            raise UsageError(f"lr {self.lr}, rank {self.rank}, dropout {self.dropout}, warmup {self.warmup}; give lr > 0, rank >= 1, "
+                             "dropout from 0 to below 1, warmup from 0 to 1")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Stage:

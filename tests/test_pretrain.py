@@ -29,7 +29,7 @@ from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.train import loss
 
 TINY = PretrainSettings(
-    name="tiny", hidden=32, layers=1, intermediate=32, steps=2 * WINDOW, batch_size=8, warmup=4, dtype="float32", compile=False, threads=1,
+    name="tiny", hidden=32, layers=1, intermediate=32, steps=2 * WINDOW, batch_size=4, warmup=4, dtype="float32", compile=False, threads=1,
     evaluate_every=WINDOW, questions=4,
 )  # fmt: skip
 ZIBBLE = Program("zibble", "arithmetic", "def zibble(x):\n    x = x + 3\n    return x", 1)
@@ -99,7 +99,7 @@ def test_the_stream_is_that_which_the_shipped_model_was_made_with():
 def test_a_window_is_a_function_of_seed_and_index(shipped_like):
     window = partial(window_of_rows, shipped_like)
     first = window(TINY, 0)
-    assert first == window(TINY, 0) and len(first) == WINDOW and {len(batch) for batch in first} == {8}
+    assert first == window(TINY, 0) and len(first) == WINDOW and {len(batch) for batch in first} == {4}
     assert first != window(TINY, 1) and first != window(replace(TINY, seed=1), 0)
 
 
@@ -144,20 +144,20 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero():
 
 def test_exact_match_agrees_with_greedy_generation(tokenizer):
     torch.manual_seed(0)
-    questions = pretrain.held_out_questions(24)
+    questions = pretrain.held_out_questions(6)
     some = [example for mode in ("direct", "cot", "recall") for example in questions[mode]]
-    model = pretrain.new_model(tokenizer, TINY)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model = pretrain.new_model(tokenizer, replace(TINY, hidden=64, intermediate=128))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     batch = pretrain.collate([pretrain.encode_conversation(tokenizer, [example]) for example in some[::2]])  # half of them by heart
-    for _ in range(60):
-        loss(model, batch).backward()
+    while (value := loss(model, batch)) > 0.02:
+        value.backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
     written = generate(model, tokenizer, [models.encode_prompt(tokenizer, e.prompt) for e in some], max_new_tokens=120)
     right = [text == example.completion for text, example in zip(written, some, strict=True)]
-    assert 0.1 < np.mean(right) < 0.9
-    assert pretrain.exact_match(model, tokenizer, some, batch_size=10) == pytest.approx(np.mean(right))
+    assert 0.1 < np.mean(right) < 0.9, right
+    assert pretrain.exact_match(model, tokenizer, some, batch_size=5) == pytest.approx(np.mean(right))
     assert [pretrain.exact_match(model, tokenizer, [example]) for example in some[:12]] == right[:12]
 
 
@@ -178,11 +178,21 @@ def quick(monkeypatch, shipped_like):
     monkeypatch.setattr(pretrain, "build_tokenizer", partial(pretrain.build_tokenizer, sample=300))
 
     def windows(folder, plan, first):
-        return ((i, window_of_rows(shipped_like, plan, i)) for i in range(first, -(-plan.steps // WINDOW)))
+        return ((i, window(shipped_like, PretrainSettings(seed=plan.seed, batch_size=plan.batch_size), i)) for i in range(first, -(-plan.steps // WINDOW)))
 
     monkeypatch.setattr(pretrain, "windows", windows)
-    yield
     torch.set_num_threads(1)
+
+
+KEPT: dict = {}
+
+
+def window(folder, plan, index):
+    """Returns `window_of_rows`, made once for all tests here: it takes longer than training on it."""
+    key = (plan.seed, plan.batch_size, index)
+    if key not in KEPT:
+        KEPT[key] = window_of_rows(folder, plan, index)
+    return KEPT[key]
 
 
 def weights(folder) -> bytes:
@@ -224,8 +234,8 @@ def test_a_finished_run_is_prolonged_from_where_it_ended(quick, tmp_path):
 
 
 def test_windows_come_from_a_second_process_in_order(shipped_like):
-    made = list(pretrain.windows(shipped_like, replace(TINY, steps=3 * WINDOW), 1))
-    assert [index for index, _ in made] == [1, 2] and made[1][1] == window_of_rows(shipped_like, TINY, 2)
+    made = list(pretrain.windows(shipped_like, replace(TINY, steps=3 * WINDOW, batch_size=1), 1))
+    assert [index for index, _ in made] == [1, 2] and made[1][1] == window_of_rows(shipped_like, replace(TINY, batch_size=1), 2)
 
 
 def test_an_unknown_setting_is_named():

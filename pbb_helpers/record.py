@@ -1,0 +1,92 @@
+"""From a finished run to what the repository shows: figures/ with its CSV and provenance, and the numbers in README.md.
+
+Nothing is typed by hand: `pbb record` copies and writes, a test holds README.md to the CSV.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pbb_helpers.disk import plain_errors, write_text
+from pbb_helpers.labels import in_order, label
+from pbb_helpers.programs import UsageError
+from pbb_helpers.provenance import hardware_line
+from pbb_helpers.run_record import RunResult
+
+MODES = ("direct", "cot", "recall", "source")
+FLOORED = ("direct", "cot", "recall")
+
+
+def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
+    """Returns the files written: the run's figures below `figures`/<notebook>/, run.json there, and the marked block of `readme`.
+
+    Raises:
+        UsageError: The run is not finished, or README.md has no block for this notebook.
+    """
+    name = run.record["notebook"]
+    if run.status != "completed":
+        raise UsageError(f"{run.folder} is {run.status}; only a completed run can be recorded")
+    folder = figures / name
+    with plain_errors(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run.folder / "figures", folder)
+        shutil.copy(run.folder / "results.csv", folder / "results.csv")
+        facts = {key: run.record.get(key) for key in ("notebook", "parameters", "started", "seconds", "commit", "hardware", "versions")}
+        write_text(folder / "run.json", json.dumps(facts | {"headline": run.headline}, indent=1) + "\n")
+        write_text(readme, with_block(readme.read_text(encoding="utf-8"), name, block(folder)))
+    return [*sorted(folder.iterdir()), readme]
+
+
+def with_block(text: str, name: str, inner: str) -> str:
+    """Returns the text with what stands between the marks of `name` replaced.
+
+    >>> with_block("a\\n<!-- x: begin -->\\nold\\n<!-- x: end -->\\nb", "x", "new")
+    'a\\n<!-- x: begin -->\\nnew\\n<!-- x: end -->\\nb'
+    """
+    begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise UsageError(f"README.md has no single block {begin.strip()} … {end.strip()}; add these two lines where the numbers shall stand")
+    return text[: text.index(begin) + len(begin)] + inner + text[text.index(end) :]
+
+
+def block(folder: Path) -> str:
+    """Returns what README.md shows of the recorded run in `folder`, as Markdown: headline, table, origin."""
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(folder / "results.csv", dtype={"seed": str})
+    overall = table[table["seed"] == "all"]
+    seeds = ", ".join(sorted(set(table["seed"]) - {"all"}, key=int))
+    parts = [f"> {run['headline']}", ""]
+    for group in ("without_io", "with_io"):
+        parts += [f"Accuracy in % on **{label(group)}** programs (95 % interval over programs):", "", *_markdown(overall, group), ""]
+    asked = overall[(overall["group"] == "without_io") & (overall["mode"] != "source")]
+    parts.append(
+        f"Recorded run: `pbb run notebooks/{run['notebook']}.ipynb {_parameters(run['parameters'])}`, seeds {seeds}, n = {asked['n'].min()} answers over "
+        f"{asked['n_programs'].min()} programs per cell of {label('without_io')}, {run['seconds'] / 60:.1f} minutes on {hardware_line(run['hardware'])}."
+    )
+    return "\n".join(parts)
+
+
+def _markdown(table: pd.DataFrame, group: str) -> list[str]:
+    cells = {(r.condition, r.mode): r for r in table[table["group"] == group].itertuples()}
+    modes = [mode for mode in MODES if any((c, mode) in cells for c in set(table["condition"]))]
+    lines = [f"| condition | {' | '.join(label(mode) for mode in modes)} |", "|---" * (len(modes) + 1) + "|"]
+    for condition in in_order(table["condition"]):
+        lines.append(f"| {label(condition)} | {' | '.join(_cell(cells.get((condition, mode))) for mode in modes)} |")
+    return lines
+
+
+def _cell(row: Any) -> str:
+    if row is None:
+        return "–"
+    interval = "no interval" if pd.isna(row.low) else f"{100 * row.low:.0f} to {100 * row.high:.0f}"
+    return f"{100 * row.accuracy:.0f} ({interval})"
+
+
+def _parameters(values: dict[str, Any]) -> str:
+    shown = {name: value for name, value in values.items() if value is not None and name in ("profile",)}
+    return " ".join(f"-p {name} {value}" for name, value in shown.items())

@@ -1,0 +1,84 @@
+"""The parameters of the experiment notebooks: what each changes, what is refused, and in what words."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pbb_helpers import profiles
+from pbb_helpers.programs import UsageError
+
+DEFAULTS = {name: None for name in profiles.Parameters.model_fields} | {"profile": "quick", "model": "pbb-small"}
+
+
+def plan(**changes: object) -> profiles.Experiment:
+    return profiles.proactive(DEFAULTS | changes)
+
+
+@pytest.mark.parametrize("name", profiles.PROFILES)
+def test_a_profile_without_changes_is_itself(name: str) -> None:
+    assert plan(profile=name) == profiles.PROFILES[name]
+
+
+def test_profiles_grow() -> None:
+    smoke, quick, full = (profiles.PROFILES[name] for name in ("smoke", "quick", "full"))
+    assert smoke.n_with_io < quick.n_with_io < full.n_with_io and len(quick.seeds) <= len(full.seeds)
+    assert smoke.budget.stage1_steps < quick.budget.stage1_steps <= full.budget.stage1_steps
+
+
+def test_each_parameter_changes_what_it_names() -> None:
+    changed = plan(conditions=["mixture", "base"], seeds=[3], n_with_io=50, n_without_io=20, min_statements=2, max_statements=3,
+                   stage1_steps=7, stage2_steps=5, batch_size=8, method="full", rank=4)  # fmt: skip
+    assert changed.conditions == ("base", "mixture") and changed.seeds == (3,)
+    assert (changed.n_with_io, changed.n_without_io, changed.n_with_io_asked) == (50, 20, 20)
+    assert dict(changed.family_settings) == {"min_statements": 2, "max_statements": 3}
+    assert (changed.budget.stage1_steps, changed.budget.stage2_steps) == (7, 5)
+    for settings in (changed.budget.stage1, changed.budget.stage2):
+        assert (settings.batch_size, settings.method, settings.rank) == (8, "full", 4)
+    assert [p.length for p in changed.dataset(3).with_io].count(1) == 0
+
+
+def test_learning_rates_keep_their_proportion() -> None:
+    before, after = plan().budget, plan(lr=1e-4).budget
+    assert after.stage1.lr == pytest.approx(1e-4)
+    assert after.stage2.lr / after.stage1.lr == pytest.approx(before.stage2.lr / before.stage1.lr)
+
+
+def test_another_model_gets_the_rate_of_an_llm(tmp_path) -> None:
+    assert plan(model=str(tmp_path)).budget.stage1.lr == pytest.approx(profiles.LLM_LR)
+    assert plan(model=str(tmp_path), lr=1e-3).budget.stage1.lr == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"profile": "quik"}, "unknown profile 'quik'; did you mean 'quick'"),
+    ({"model": "pbb-smal"}, "unknown model 'pbb-smal'; did you mean 'pbb-small'"),
+    ({"model": "./no/such/folder"}, "does not exist"),
+    ({"conditions": ["proactve"]}, "unknown condition 'proactve'; did you mean 'proactive'"),
+    ({"seeds": [1, 1]}, "name each once"),
+    ({"seeds": [-1]}, "give whole numbers from 0"),
+    ({"n_with_io": 0}, "give at least 1 and 2"),
+    ({"n_with_io": "many"}, "n_with_io"),
+    ({"stage1_steps": 0}, "give at least 1"),
+    ({"max_statements": 0}, "give 1 <= min_statements <= max_statements"),
+    ({"method": "lorra"}, "did you mean 'lora'"),
+])  # fmt: skip
+def test_bad_parameters_get_one_line(changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        plan(**changes).dataset(0)
+    assert "\n" not in str(error.value)
+
+
+def test_every_field_is_a_parameter_of_the_notebook() -> None:
+    from pathlib import Path
+
+    from pbb_helpers.parameters import read_notebook, read_parameters
+
+    path = Path(__file__).parents[1] / "notebooks" / "01_proactive.ipynb"
+    assert set(read_parameters(read_notebook(path), path)) == set(profiles.Parameters.model_fields)
+
+
+def test_facts_say_the_size() -> None:
+    said = profiles.facts(plan())
+    assert said["programs w/ IO and w/o IO, per seed"] == f"{profiles.QUICK.n_with_io} and {profiles.QUICK.n_without_io}"
+    assert str(profiles.QUICK.budget.stage1_steps) in said["stage 1"] and dataclasses.is_dataclass(profiles.QUICK)

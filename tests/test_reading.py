@@ -1,0 +1,91 @@
+"""What is put before a reader's eyes: a program with its documents, answers wrong ones first, predictions beside outcomes."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from pbb_helpers import findings, pretraining, profiles, reading, statistics
+from pbb_helpers.programs import UsageError
+
+
+def rows(condition: str, right: int, n: int = 60, mode: str = "recall") -> pd.DataFrame:
+    return pd.DataFrame([
+        {"condition": condition, "mode": mode, "group": "without_io", "seed": 0, "program": f"p{i}", "input": 3, "length": 1 + i % 4,
+         "prompt": f"p{i}(3)", "generated": "return 4", "answer": "4", "gold": "4" if i < right else "5", "correct": i < right, "parsed_ok": True}
+        for i in range(n)
+    ])  # fmt: skip
+
+
+def test_one_program_shows_its_one_document_and_the_questions() -> None:
+    plan = profiles.PROFILES["smoke"]
+    text = reading.one_program(plan)
+    program = plan.dataset(0).without_io[0]
+    x = plan.dataset(0).eval_inputs[0]
+    assert program.source.splitlines()[0] in text and f"{program.name}({x})" in text
+    assert text.count("===") == 5 and str(program.run(x)) in text
+
+
+@pytest.mark.parametrize(("right", "wrong_shown"), [(60, 0), (57, 3), (30, 5), (2, 8), (0, 10)])
+def test_answers_are_ten_with_wrong_ones_first(right: int, wrong_shown: int) -> None:
+    shown = reading.answers(rows("proactive", right))
+    assert len(shown) == 10 and not shown["correct"][:wrong_shown].any() and shown["correct"][wrong_shown:].all()
+    assert shown.equals(reading.answers(rows("proactive", right)))
+
+
+PREDICTIONS = [
+    findings.Prediction("more", "proactive", "stage1_only", "recall", "above"),
+    findings.Prediction("less", "stage1_only", "proactive", "recall", "above"),
+    findings.Prediction("same", "proactive", "mixture", "recall", "no difference shown"),
+    findings.Prediction("floor", "proactive", "floor", "recall", "above"),
+    findings.Prediction("low floor", "stage1_only", "floor", "recall", "above"),
+    findings.Prediction("absent", "proactive", "base", "recall", "above"),
+]
+
+
+def test_predictions_stand_beside_what_came_out() -> None:
+    found = pd.concat([rows("proactive", 50), rows("stage1_only", 3), rows("mixture", 50)])
+    table = statistics.results(found)
+    floors = pd.DataFrame([{"seed": "all", "floor": "best constant", "n": 60, "accuracy": 0.1}])
+    outcome = findings.outcomes(PREDICTIONS, found, floors=floors, table=table).set_index("prediction")
+    assert outcome["found"].to_dict() == {
+        "more": "above", "less": "below", "same": "no difference shown", "floor": "above", "low floor": "no difference shown", "absent": "not run"
+    }  # fmt: skip
+    assert outcome["came true"].to_dict() == {"more": "yes", "less": "no", "same": "yes", "floor": "yes", "low floor": "no", "absent": "-"}
+
+
+def test_pretraining_sentences_say_whether_the_targets_are_met() -> None:
+    answered = pd.concat([rows("in_context", right, mode=mode) for mode, right in (("direct", 40), ("cot", 60), ("recall", 60))])
+    table = statistics.results(answered, by=["condition", "mode", "group", "length"])
+    short = statistics.results(answered[answered["length"] <= 2])
+    said = " ".join(pretraining.sentences(table, short))
+    assert "cot reaches the target of 95 %" in said and "direct does not reach the target of 75 %" in said and "n = 30" in said
+
+
+def values(**changes: object) -> dict[str, object]:
+    return {"profile": "quick", "model": "pbb-small", "n_programs": None, "steps": None, "seed": 1} | changes
+
+
+def test_pretraining_plans() -> None:
+    assert pretraining.plan(values()).settings is None
+    assert pretraining.plan(values(profile="smoke")).settings == pretraining.TOY
+    full = pretraining.plan(values(profile="full", steps=10)).settings
+    assert full is not None and full.steps == 10 and full.hidden == 128
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"model": "pbb-smal"}, "unknown shipped model 'pbb-smal'; did you mean 'pbb-small'"),
+    ({"steps": 0}, "give at least 1"),
+    ({"profile": "long"}, "long"),
+])  # fmt: skip
+def test_bad_plans_get_one_line(changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        pretraining.plan(values(**changes))
+
+
+def test_the_curve_is_long_and_described() -> None:
+    card = {"in_context_n": 400, "curve": [{"step": 1, "tokens": 10, "direct": 0.1, "cot": 0.2, "recall": 0.3},
+                                           {"step": 2, "tokens": 2_000_000, "direct": 0.5, "cot": 0.9, "recall": 0.8}]}  # fmt: skip
+    points = pretraining.curve(card)
+    assert len(points) == 6 and points["accuracy"].max() == 0.9
+    assert "At 2.0 million tokens: direct 50 %, cot 90 %, recall 80 %." in pretraining.curve_alt(points)

@@ -1,0 +1,74 @@
+"""What the repository shows comes from a recorded run: README.md says what figures/ holds, and only a completed run is recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pbb_helpers import record
+from pbb_helpers.programs import UsageError
+from pbb_helpers.run_record import RunResult
+
+ROOT = Path(__file__).parents[1]
+RECORDED = sorted(path.parent for path in (ROOT / "figures").glob("*/run.json"))
+
+
+def test_notebooks_have_recorded_figures() -> None:
+    assert {path.name for path in RECORDED} == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda path: path.name)
+def test_readme_shows_the_recorded_run(folder: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert record.with_block(text, folder.name, record.block(folder)) == text, f"run: pbb record notebooks/{folder.name}.ipynb"
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda path: path.name)
+def test_each_recorded_figure_has_its_csv_alt_text_and_provenance(folder: Path) -> None:
+    figures = sorted(folder.glob("*.png"))
+    assert figures
+    for figure in figures:
+        assert len(pd.read_csv(figure.with_suffix(".csv")))
+        facts = json.loads(figure.with_suffix(".json").read_text(encoding="utf-8"))
+        assert facts["alt"].strip() and facts["provenance"]["commit"]
+
+
+def finished(folder: Path, status: str = "completed") -> RunResult:
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "accuracy.png").write_bytes(b"png")
+    lines = [
+        {"condition": c, "mode": m, "group": g, "seed": s, "n": 4, "n_programs": 2, "accuracy": 0.5, "low": low, "high": 0.75}
+        for c in ("base", "proactive") for m in ("direct", "cot") for g in ("without_io", "with_io") for s in ("0", "all")
+        for low in [0.25 if c == "base" else None]
+    ]  # fmt: skip
+    pd.DataFrame(lines).to_csv(folder / "results.csv", index=False)
+    (folder / "headline.txt").write_text("[quick] it works\n")
+    hardware = {"cpu": "a processor", "cores": 2, "memory_gb": 8, "gpus": [], "system": "Linux"}
+    facts = {"notebook": "01_x", "status": status, "parameters": {"profile": "quick", "lr": None}, "seconds": 90.0, "hardware": hardware}
+    return RunResult(folder, facts)
+
+
+def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- 01_x: begin -->\n<!-- 01_x: end -->\nafter\n")
+    record.record(finished(tmp_path / "run"), tmp_path / "figures", readme)
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert "> [quick] it works" in text and "| untuned | 50 (25 to 75) | 50 (25 to 75) |" in text
+    assert "| proactive | 50 (no interval) |" in text and "1.5 minutes on a processor" in text
+    assert (tmp_path / "figures" / "01_x" / "accuracy.png").read_bytes() == b"png"
+    record.record(finished(tmp_path / "again"), tmp_path / "figures", readme)
+    assert readme.read_text() == text
+
+
+def test_an_unfinished_run_is_not_recorded(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is killed; only a completed run can be recorded"):
+        record.record(finished(tmp_path / "run", "killed"), tmp_path / "figures", tmp_path / "README.md")
+
+
+def test_a_readme_without_the_marks_is_refused() -> None:
+    with pytest.raises(UsageError, match="no single block <!-- 02_y: begin -->"):
+        record.with_block("nothing here", "02_y", "x")
