@@ -67,7 +67,7 @@ def plan(values: Mapping[str, Any]) -> Plan:
     cards = shipped()
     if given.model not in cards:
         raise did_you_mean("shipped model", given.model, cards)
-    if min(given.n_programs or 1, given.steps or 1) < 1:
+    if any(number is not None and number < 1 for number in (given.n_programs, given.steps)):
         raise UsageError(f"n_programs={given.n_programs}, steps={given.steps}; give at least 1")
     settings = {"smoke": TOY, "quick": None, "full": PretrainSettings(name=given.model)}[given.profile]
     if given.steps is not None:
@@ -131,17 +131,26 @@ def answers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     return reading.answers(rows, condition="in_context", seed=seed)
 
 
-def sentences(table: pd.DataFrame, short: pd.DataFrame) -> list[str]:
-    """Returns what the numbers say of the two targets and of programs longer than any in pretraining."""
+def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame) -> list[str]:
+    """Returns what the numbers say of the two targets and of programs longer than any in pretraining.
+
+    Args:
+        table: Results by length.
+        short: Results over the lengths of one and two statements, as many programs of each.
+        points: The card's curve.
+    """
     cells = {row.mode: row for row in short[short["seed"] == "all"].itertuples()}
     said = [
-        "With the source in its prompt, on fresh programs of 1 to 2 statements, the model answers "
+        "With the source in its prompt, on fresh programs, half of one statement and half of two, the model answers "
         + ", ".join(f"{100 * cells[m].accuracy:.1f} % ({100 * cells[m].low:.0f} to {100 * cells[m].high:.0f} %) by {m}" for m in MODES)
         + f"; n = {cells['direct'].n} programs, one input each."
     ]
     for mode, target in (("cot", 0.95), ("direct", 0.75)):
         verdict = "reaches" if cells[mode].accuracy >= target else "does not reach"
         said.append(f"{mode} {verdict} the target of {100 * target:.0f} %.")
+    last = points[points["step"] == points["step"].max()]
+    said.append("On the mix of lengths that the quick profile draws (fewer of one statement, for those run out), by exact match of the whole completion: "
+                + ", ".join(f"{row.mode} {100 * row.accuracy:.0f} %" for row in last.itertuples()) + f"; n = {last['n'].max()}.")  # fmt: skip
     by_length = {(row.mode, row.length): row.accuracy for row in table[table["seed"] == "all"].itertuples()}
     said.append("At four statements, more than in any pretraining document: "
                 + ", ".join(f"{m} {100 * by_length[m, 4]:.0f} % (at three {100 * by_length[m, 3]:.0f} %)" for m in MODES) + ".")  # fmt: skip

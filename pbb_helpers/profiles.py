@@ -18,7 +18,7 @@ from pbb_helpers.programs import did_you_mean
 FULL = Experiment(
     seeds=(0, 1, 2, 3, 4), n_with_io=1000, n_without_io=200, n_with_io_asked=200, budget=Budget(stage1_steps=2400, stage2_steps=800)
 )
-QUICK = Experiment(seeds=(0, 1), n_with_io=400, n_without_io=80, n_with_io_asked=80, budget=Budget(stage1_steps=900, stage2_steps=300))
+QUICK = Experiment(seeds=(0, 1), n_with_io=400, n_without_io=80, n_with_io_asked=80, budget=Budget(stage1_steps=500, stage2_steps=160))
 PROFILES = {"smoke": small(replace(QUICK, seeds=(0,))), "quick": QUICK, "full": FULL}
 LLM_LR = 2e-4
 """Adapters on a pretrained LLM take a tenth of the rate that suits the shipped models."""
@@ -61,7 +61,7 @@ def proactive(values: Mapping[str, Any]) -> Experiment:
     base = PROFILES[given.profile]
     budget = base.budget
     own = given.model in shipped()
-    stage1 = _changed(budget.stage1, batch_size=given.batch_size, method=given.method, rank=given.rank, lr=given.lr if given.lr or own else LLM_LR)
+    stage1 = _changed(budget.stage1, batch_size=given.batch_size, method=given.method, rank=given.rank, lr=given.lr if given.lr is not None or own else LLM_LR)
     # The second stage keeps its proportion to the first.
     stage2 = _changed(stage1, lr=stage1.lr * budget.stage2.lr / budget.stage1.lr)
     budget = _changed(replace(budget, stage1=stage1, stage2=stage2), stage1_steps=given.stage1_steps, stage2_steps=given.stage2_steps)
@@ -69,8 +69,8 @@ def proactive(values: Mapping[str, Any]) -> Experiment:
     n_without_io = given.n_without_io
     return _changed(
         base, model=given.model, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
-        conditions=tuple(c for c in CONDITIONS if c in given.conditions) if given.conditions else None,
-        seeds=tuple(given.seeds) if given.seeds else None,
+        conditions=tuple(c for c in CONDITIONS if c in given.conditions) if given.conditions is not None else None,
+        seeds=tuple(given.seeds) if given.seeds is not None else None,
         family_settings=tuple(({**dict(base.family_settings), **statements}).items()) or None,
     )  # fmt: skip
 

@@ -58,7 +58,9 @@ def test_pretraining_sentences_say_whether_the_targets_are_met() -> None:
     answered = pd.concat([rows("in_context", right, mode=mode) for mode, right in (("direct", 40), ("cot", 60), ("recall", 60))])
     table = statistics.results(answered, by=["condition", "mode", "group", "length"])
     short = statistics.results(answered[answered["length"] <= 2])
-    said = " ".join(pretraining.sentences(table, short))
+    points = pd.DataFrame([{"tokens": 9, "step": step, "mode": "cot", "accuracy": step / 10, "n": 400} for step in (1, 9)])
+    said = " ".join(pretraining.sentences(table, short, points))
+    assert "cot 90 %; n = 400" in said
     assert "cot reaches the target of 95 %" in said and "direct does not reach the target of 75 %" in said and "n = 30" in said
 
 

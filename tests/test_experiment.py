@@ -1,0 +1,336 @@
+"""An experiment gives the same complete table however it is run: in one process or two, at once or killed and run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from pbb_helpers import evaluate, experiment, statistics, train
+from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, condition
+from pbb_helpers.experiment import Experiment, jobs, run, run_job
+from pbb_helpers.programs import UsageError
+from pbb_helpers.store import Store
+
+SETTINGS = TrainSettings(rank=2, alpha=4, batch_size=4, dtype="float32", checkpoint_every=2, log_every=1)
+BUDGET = Budget(SETTINGS, replace(SETTINGS, lr=1e-3), stage1_steps=5, stage2_steps=3)
+DRIVER = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from pbb_helpers.conditions import Budget, TrainSettings
+from pbb_helpers.experiment import Experiment, run
+from pbb_helpers.programs import UsageError
+
+class Progress:
+    def update(self, done, *, total, note):
+        print(done, total, note, flush=True)
+        if sys.argv[4:] == ["lose a worker"]:
+            (worker, *_) = (p for p in multiprocessing.active_children() if "Manager" not in p.name)
+            os.kill(worker.pid, signal.SIGKILL)
+
+try:
+    run(eval(sys.argv[1]), Path(sys.argv[2]), processes=int(sys.argv[3]), progress=Progress())
+except UsageError as error:
+    sys.exit(f"usage: {error}")
+"""
+FORKS = """
+import json, os, signal, sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+from pbb_helpers import disk, experiment
+from pbb_helpers.conditions import Budget, TrainSettings
+from pbb_helpers.experiment import Experiment
+
+plan, root = eval(sys.argv[1]), Path(sys.argv[2])
+plan.dataset(0)  # drawn once, before the forks
+
+
+def everything(kill_at):
+    calls, real = 0, os.fsync
+
+    def fsync(handle):
+        nonlocal calls
+        calls += 1
+        if calls == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(handle)
+
+    disk.os.fsync = fsync
+    for job in experiment.jobs(plan):
+        experiment.run_job(job, root)
+
+
+for kill_at in [14, 40, 110, *[130] * 50]:
+    pid = os.fork()
+    if pid == 0:
+        everything(kill_at)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print(code)
+    if code == 0:
+        break
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(shipped_like) -> Experiment:
+    return Experiment(
+        model=str(shipped_like), family_settings=(("max_statements", 1),), seeds=(0, 1), n_with_io=4, n_without_io=3, n_eval_inputs=5,
+        inputs_per_program=2, n_with_io_asked=2, budget=BUDGET,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(plan, tmp_path_factory):
+    """Returns the results of an uninterrupted run in two processes, and its store."""
+    root = tmp_path_factory.mktemp("whole")
+    return run(plan, root, processes=2), root
+
+
+def text(rows: pd.DataFrame | list[dict]) -> str:
+    """Returns rows or metrics without the seconds, for comparing bit by bit."""
+    return pd.DataFrame(rows).drop(columns="seconds", errors="ignore").to_json(orient="records", double_precision=15, lines=True)
+
+
+def in_this_process(plan: Experiment, root: Path) -> tuple[list[dict], list[dict]]:
+    parts = [run_job(job, root) for job in jobs(plan)]
+    rows, metrics = ([line for part in parts for line in part[i]] for i in (0, 1))
+    return rows, metrics
+
+
+def in_order(rows: list[dict], plan: Experiment) -> list[dict]:
+    return sorted(rows, key=lambda row: (row["seed"], plan.conditions.index(row["condition"])))
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_rows_are_complete(plan, whole):
+    results, _ = whole
+    modes = {name: experiment.modes_of(name) for name in plan.conditions}
+    statistics.require_complete(results.rows, conditions=plan.conditions, seeds=plan.seeds, modes=modes, groups=["without_io", "with_io"])
+    per_mode = {mode: (3 + 2) * (1 if mode == "source" else 2) for mode in ("direct", "cot", "recall", "source")}
+    assert len(results.rows) == 2 * sum(per_mode[mode.removeprefix("in_context_")] for name in plan.conditions for mode in modes[name])
+    assert list(results.rows["condition"].unique()) == list(plan.conditions) == list(CONDITIONS)
+    assert results.rows["parsed_ok"].eq(results.rows["answer"].notna()).all()
+    names = {"run", "model", "family", "condition", "seed", "stage", "group", "program", "input", "mode", "length", "prompt", "generated", "answer",
+             "gold", "correct", "parsed_ok"}  # fmt: skip
+    assert set(results.rows.columns) == names
+
+
+def test_gold_answers_are_those_of_the_true_program_in_every_condition(plan, whole):
+    programs = {(seed, p.name): p for seed in plan.seeds for p in (*plan.dataset(seed).with_io, *plan.dataset(seed).without_io)}
+    for row in whole[0].rows.itertuples():
+        program = programs[row.seed, row.program]
+        assert row.gold == (program.source if row.mode == "source" else str(program.run(int(row.input))))
+        in_prompt = program.source in row.prompt
+        assert in_prompt == (row.mode.startswith("in_context") or row.condition == "in_context")
+        assert row.mode == "source" or row.input in plan.dataset(row.seed).eval_inputs
+
+
+def test_seeds_are_trained_apart_and_shared_stages_once(plan, whole):
+    results, root = whole
+    finished = [path.parent for path in root.glob("*/manifest.json")]
+    # Per seed: the only stage of source_only, mixture; the first of three conditions; two second ones.
+    assert len(finished) == 2 * 5 and not list(root.glob("*/checkpoint-*"))
+    stages = results.metrics.groupby(["condition", "seed", "stage"]).size()
+    assert stages.groupby("condition").size().to_dict() == {"source_only": 2, "stage1_only": 2, "proactive": 4, "shuffled_source": 4, "mixture": 4 // 2}
+    one, two = (text(results.metrics[results.metrics["seed"] == seed].drop(columns="seed")) for seed in (0, 1))
+    assert one != two
+    seeds = {json.loads((path / "config.json").read_text())["settings"]["seed"] for path in finished}
+    assert len(seeds) == 2, "each seed has initial adapters of its own"
+    runs = results.rows.groupby(["condition", "seed"])["run"].nunique()
+    assert (runs == 1).all() and set(results.rows["run"]) <= {path.name for path in root.iterdir()}
+
+
+def test_the_same_questions_are_asked_in_every_condition_and_in_context_has_the_source(plan, whole):
+    rows = whole[0].rows
+    asked = {name: cell[["seed", "group", "program", "input"]].to_json(orient="records") for name, cell in rows[rows["mode"] == "cot"].groupby("condition")}
+    assert len(set(asked.values())) == 1 and len(asked) == len(plan.conditions)
+    prompts = {name: list(cell["prompt"]) for name, cell in rows[rows["mode"] == "cot"].groupby("condition")}
+    assert prompts["base"] == prompts["proactive"] == prompts["shuffled_source"] and prompts["in_context"] != prompts["base"]
+
+
+def test_the_floor_is_fitted_on_w_io_programs_at_the_inputs_that_are_asked(plan, whole):
+    table = whole[0].floors
+    assert set(table["floor"]) == set(statistics.FLOORS) and set(table["seed"]) == {"0", "1", "all"}
+    data = plan.dataset(0)
+    inputs = experiment.held_out_inputs(plan, data, "without_io", 3)
+    identity = [str(p.run(x)) == str(x) for p, some in zip(data.without_io, inputs, strict=True) for x in some]
+    (got,) = table[(table["seed"] == "0") & (table["floor"] == "identity")]["accuracy"]
+    assert got == pytest.approx(sum(identity) / len(identity))
+
+
+# ---------------------------------------------------------------- the same again
+
+
+def test_one_process_and_a_fresh_store_give_the_same_bits(plan, whole, tmp_path):
+    again, before = run(replace(plan, seeds=(1,)), tmp_path, processes=1), whole[0]
+    assert text(again.rows) == text(before.rows[before.rows["seed"] == 1])
+    assert text(again.metrics) == text(before.metrics[before.metrics["seed"] == 1])
+    assert text(again.floors[again.floors["seed"] == "1"]) == text(before.floors[before.floors["seed"] == "1"])
+
+
+def test_a_second_run_trains_and_asks_nothing(plan, whole, monkeypatch):
+    monkeypatch.setattr(train._Training, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: pytest.fail("asked again"))
+    before = {path: path.stat().st_mtime_ns for path in whole[1].rglob("*.safetensors")}
+    rows, metrics = in_this_process(plan, whole[1])
+    assert text(in_order(rows, plan)) == text(whole[0].rows) and len(metrics) == len(whole[0].metrics)
+    assert {path: path.stat().st_mtime_ns for path in whole[1].rglob("*.safetensors")} == before
+
+
+def test_a_condition_alone_gives_the_rows_it_has_among_others(plan, whole, tmp_path):
+    alone = replace(plan, conditions=("shuffled_source",), seeds=(1,))
+    rows, _ = in_this_process(alone, tmp_path)
+    every = whole[0].rows
+    assert text(rows) == text(every[(every["condition"] == "shuffled_source") & (every["seed"] == 1)])
+
+
+def test_models_of_one_hub_family_do_not_share_answers(plan, tmp_path, monkeypatch):
+    """Their keys, "org/name@commit", begin alike."""
+    from pbb_helpers import models
+
+    real = models.load(plan.model, device="cpu")
+    some = replace(plan, conditions=("base",), seeds=(0,))
+    asked = []
+    monkeypatch.setattr(evaluate, "evaluate", lambda loaded, model, examples: asked.append(loaded.key) or [{"mode": e.kind} for e in examples])
+    for key in ("organisation/model-1B@abc", "organisation/model-8B@abc"):
+        monkeypatch.setattr(models, "load", lambda spec, key=key: replace(real, key=key))
+        in_this_process(some, tmp_path)
+    assert set(asked) == {"organisation/model-1B@abc", "organisation/model-8B@abc"}
+
+
+# ---------------------------------------------------------------- killed
+
+
+def test_killed_at_many_writes_and_run_again(plan, whole, tmp_path):
+    some = replace(plan, conditions=("source_only", "proactive"), seeds=(0,))
+    done = subprocess.run([sys.executable, "-c", FORKS, repr(some), str(tmp_path)], capture_output=True, text=True, timeout=600)
+    codes = done.stdout.split()
+    assert done.returncode == 0 and codes[-1] == "0" and set(codes[:-1]) == {"-9"} and len(codes) > 3, (codes, done.stderr[-2000:])
+    rows, _ = in_this_process(some, tmp_path)
+    every = whole[0].rows
+    assert text(in_order(rows, some)) == text(every[every["condition"].isin(some.conditions) & (every["seed"] == 0)])
+
+
+def start(plan: Experiment, root: Path, *options: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """Returns a running experiment, in a process group of its own, that has reported some progress, and all its processes."""
+    command = [sys.executable, "-c", DRIVER, repr(plan), str(root), "1", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None and process.stderr is not None
+    if not process.stdout.readline():
+        pytest.fail(process.stderr.read())
+    return process, psutil.Process(process.pid).children(recursive=True) if not options else []
+
+
+def end(process: subprocess.Popen, children: list[psutil.Process]) -> tuple[int, str]:
+    """Returns exit status and stderr, once no process is left."""
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, alive
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def test_killed_from_outside_in_every_way_and_run_again(plan, whole, tmp_path):
+    plan = replace(plan, conditions=("base", "source_only", "proactive", "mixture"))
+    process, children = start(plan, tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)  # all at once
+    assert end(process, children)[0] == -signal.SIGKILL
+
+    process, children = start(plan, tmp_path)
+    assert len(children) >= 2
+    process.kill()  # the notebook alone: its trainings go too
+    assert end(process, children)[0] == -signal.SIGKILL
+
+    process, children = start(plan, tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C in a terminal reaches all of them
+    status, err = end(process, children)
+    assert status in (-signal.SIGINT, 130) and err.count("Traceback") == 1 and "\nKeyboardInterrupt\n" in err, err
+
+    process, children = start(plan, tmp_path, "lose a worker")
+    status, err = end(process, children)
+    assert status == 1 and err.startswith("usage: one of 1 processes was killed from outside") and err.count("Traceback") == 0, err
+
+    began = time.time()
+    rows, metrics = in_this_process(plan, tmp_path)
+    before, logged = (table[table["condition"].isin(plan.conditions)] for table in (whole[0].rows, whole[0].metrics))
+    assert text(in_order(rows, plan)) == text(before)
+    assert len(metrics) == len(logged)
+    assert any(path.stat().st_mtime < began for path in tmp_path.rglob("rows.jsonl")), "what was finished is kept"
+
+
+# ---------------------------------------------------------------- questions, jobs and bad input
+
+
+def test_jobs_hold_every_condition_and_seed_once_the_longest_first(plan):
+    todo = jobs(plan)
+    assert sorted((name, job.seed) for job in todo for name in job.conditions) == sorted((n, s) for n in plan.conditions for s in plan.seeds)
+    assert {job.conditions for job in todo} == {
+        ("base", "in_context"), ("source_only",), ("stage1_only", "proactive", "shuffled_source"), ("mixture",)
+    }  # fmt: skip
+    work = [experiment._work(job) for job in todo]
+    assert work == sorted(work, reverse=True) and work[0] == 4 * (5 + 3 + 3) and work[-1] == 0
+
+
+def test_the_bar_ends_at_its_end(plan, tmp_path):
+    class Events:
+        def put(self, event):
+            done[event[0]] = event[1]
+
+    done: dict = {}
+    some = replace(plan, conditions=("base", "source_only"), seeds=(0,))
+    for job in jobs(some):
+        run_job(job, tmp_path, Events())
+    assert sum(done.values()) == sum(experiment._work(job) + experiment.ANSWER_COST * experiment._answers(job) for job in jobs(some))
+
+
+def test_the_leak_report_counts_every_document(plan):
+    table = experiment.leak_report(plan)
+    assert list(table["stage"]) == [spec.name for name in plan.conditions for spec in condition(name).stages]
+    counts = table.drop(columns=["condition", "stage", "documents", "leaks"])
+    assert (counts.sum(axis=1) == table["documents"]).all() and (table["leaks"] == 0).all()
+
+
+def test_small_is_small_and_runs_through_everything(plan):
+    tiny = experiment.small(Experiment())
+    assert tiny.conditions == tuple(CONDITIONS) and tiny.budget.documents("both") <= 160
+    assert len(tiny.dataset(0).names) == 18
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"conditions": ()}, {"conditions": ("base", "base")}, {"conditions": ("proactve",)}, {"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)},
+     {"inputs_per_program": 0}, {"inputs_per_program": 11}, {"n_with_io_asked": 0}],
+)  # fmt: skip
+def test_experiments_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(UsageError):
+        Experiment(**wrong)
+
+
+def test_what_is_wrong_is_said_in_one_line_before_or_from_within_a_process(plan, tmp_path):
+    with pytest.raises(UsageError, match="0 processes; give at least 1"):
+        run(plan, tmp_path, processes=0)
+    with pytest.raises(UsageError, match="does not exist"):
+        run_job(jobs(replace(plan, model="./no-such-model"))[0], tmp_path)
+    too_long = replace(plan, conditions=("source_only",), budget=replace(BUDGET, stage2=replace(SETTINGS, max_length=3)))
+    with pytest.raises(UsageError, match="more than max_length 3"):
+        run(too_long, tmp_path, processes=1)
+
+
+def test_a_store_that_cannot_be_written_to_is_said_at_once(plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((UsageError, OSError)):
+        Store(tmp_path / "file" / "store")
