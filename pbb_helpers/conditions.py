@@ -62,7 +62,11 @@ class TrainSettings:
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        for name, valid in (("method", ("lora", "full")), ("decay", ("linear", "cosine", "constant")), ("dtype", ("auto", "float32", "bfloat16"))):
+        for name, valid in (
+            ("method", ("lora", "full")),
+            ("decay", ("linear", "cosine", "constant")),
+            ("dtype", ("auto", "float32", "bfloat16")),
+        ):
             if getattr(self, name) not in valid:
                 raise did_you_mean(name, getattr(self, name), valid)
         if not (self.lr > 0 and self.rank >= 1 and 0 <= self.dropout < 1 and 0 <= self.warmup <= 1):
@@ -251,7 +255,9 @@ class Budget:
 
     def documents(self, length: str) -> int:
         """Returns the number of documents of a stage of that length."""
-        return {"stage1": self.stage1_documents, "stage2": self.stage2_documents, "both": self.stage1_documents + self.stage2_documents}[length]
+        return {"stage1": self.stage1_documents, "stage2": self.stage2_documents, "both": self.stage1_documents + self.stage2_documents}[
+            length
+        ]
 
     @property
     def stage1_documents(self) -> int:

@@ -129,7 +129,9 @@ def _kind(line: str) -> tuple[str, str]:
         return "return", line
     if re.match(r"\w+ = ", line):
         return "assign", line
-    raise UsageError(f"no step-by-step rendering for the line {line!r}; valid are assignments, if, for and return; extend documents.render_step")
+    raise UsageError(
+        f"no step-by-step rendering for the line {line!r}; valid are assignments, if, for and return; extend documents.render_step"
+    )
 
 
 @functools.lru_cache(maxsize=10_000)

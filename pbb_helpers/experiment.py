@@ -70,7 +70,9 @@ class Experiment:
         if self.n_with_io_asked < 1:
             raise UsageError(f"{self.n_with_io_asked} w/ IO programs asked; give at least 1: forgetting is part of every result")
         if not 1 <= self.inputs_per_program <= self.n_eval_inputs:
-            raise UsageError(f"{self.inputs_per_program} inputs per program of {self.n_eval_inputs} held-out ones; give 1 to {self.n_eval_inputs}")
+            raise UsageError(
+                f"{self.inputs_per_program} inputs per program of {self.n_eval_inputs} held-out ones; give 1 to {self.n_eval_inputs}"
+            )
 
     def dataset(self, seed: int) -> Dataset:
         """Returns the programs and inputs of a seed."""
@@ -205,7 +207,9 @@ def run(experiment: Experiment, root: Path, *, processes: int | None = None, pro
     parts = list(_in_processes(todo, root, processes, report))
     rows = pd.DataFrame([row for rows, _ in parts for row in rows])
     order = {name: i for i, name in enumerate(experiment.conditions)}
-    rows = rows.sort_values("condition", key=lambda c: c.map(order), kind="stable").sort_values("seed", kind="stable").reset_index(drop=True)
+    rows = (
+        rows.sort_values("condition", key=lambda c: c.map(order), kind="stable").sort_values("seed", kind="stable").reset_index(drop=True)
+    )
     metrics = pd.DataFrame([line for _, lines in parts for line in lines])
     return Results(rows, metrics, floors(experiment))
 
@@ -284,7 +288,14 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
             _tell(events, (job.seed, spec), len(stage.examples), f"{chosen.name}, seed {job.seed}: trained {spec.name}")
             metrics += [where | line for line in store.metrics(key)]
             name = spec.name
-        common = {"run": store.folder(key).name, "model": loaded.name, "family": job.experiment.family, "condition": chosen.name, "seed": job.seed, "stage": name}
+        common = {
+            "run": store.folder(key).name,
+            "model": loaded.name,
+            "family": job.experiment.family,
+            "condition": chosen.name,
+            "seed": job.seed,
+            "stage": name,
+        }
         for row in answers(job, chosen, loaded, store, key, dataset, events):
             rows.append(common | row)
     return rows, metrics
@@ -329,7 +340,9 @@ def leak_report(experiment: Experiment, seed: int | None = None) -> pd.DataFrame
     for name in experiment.conditions:
         for spec in condition(name).stages:
             stage = build_stage(spec, dataset, experiment.budget)
-            counts = pd.Series([f"{e.group} {e.kind}" if e.group != "replay" else "replay" for e in stage.examples]).value_counts().to_dict()
+            counts = (
+                pd.Series([f"{e.group} {e.kind}" if e.group != "replay" else "replay" for e in stage.examples]).value_counts().to_dict()
+            )
             lines.append({"condition": name, "stage": spec.name, "documents": len(stage.examples), "leaks": 0} | counts)
     return pd.DataFrame(lines).fillna(0).astype({c: int for line in lines for c in line if c not in ("condition", "stage")})
 
@@ -339,4 +352,3 @@ def small(experiment: Experiment) -> Experiment:
     budget = experiment.budget
     tiny = Budget(replace(budget.stage1, batch_size=16), replace(budget.stage2, batch_size=16), stage1_steps=6, stage2_steps=4)
     return replace(experiment, n_with_io=12, n_without_io=6, n_eval_inputs=4, inputs_per_program=1, n_with_io_asked=4, budget=tiny)
-

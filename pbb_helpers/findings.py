@@ -176,7 +176,9 @@ def _modes(evidence: Evidence) -> list[str]:
 
 
 def _cell(table: pd.DataFrame, condition: str, mode: str, group: str) -> pd.Series | None:
-    found = table[(table["condition"] == condition) & (table["mode"] == mode) & (table["group"] == group) & (table["seed"].astype(str) == "all")]
+    found = table[
+        (table["condition"] == condition) & (table["mode"] == mode) & (table["group"] == group) & (table["seed"].astype(str) == "all")
+    ]
     return None if found.empty else found.iloc[0]
 
 
@@ -256,7 +258,9 @@ class Prediction(NamedTuple):
     expected: str
 
 
-def outcomes(predictions: Sequence[Prediction], rows: pd.DataFrame, *, floors: pd.DataFrame | None = None, table: pd.DataFrame | None = None) -> pd.DataFrame:
+def outcomes(
+    predictions: Sequence[Prediction], rows: pd.DataFrame, *, floors: pd.DataFrame | None = None, table: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Returns each prediction beside what came out: columns prediction, expected, found, difference, came true.
 
     `b` may be "floor", the highest of `floors`, with which the interval of `a` in `table` is compared.

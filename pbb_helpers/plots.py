@@ -163,7 +163,9 @@ def training_curves(metrics: pd.DataFrame) -> Figure:
         ax.yaxis.set_minor_locator(NullLocator())
         ax.grid(axis="y")
         ax.legend(loc="upper right", fontsize=7.5)
-    footnote(fig, f"One line per seed ({metrics['seed'].nunique()}); training loss, not a test of anything. Names joined by = share the stage.")
+    footnote(
+        fig, f"One line per seed ({metrics['seed'].nunique()}); training loss, not a test of anything. Names joined by = share the stage."
+    )
     return fig
 
 
@@ -181,7 +183,9 @@ def pretraining_curve(points: pd.DataFrame, *, targets: Mapping[str, float] | No
         line = points[points["mode"] == mode].sort_values("tokens")
         shade = MODE_COLOURS.get(mode.removeprefix("in_context_"), GREY)
         aim = f" (aim {100 * targets[mode]:.0f} %)" if targets and mode in targets else ""
-        ax.plot(line["tokens"], line["accuracy"], color=shade, marker="o", markersize=4, linewidth=1.3, label=f"{label(mode)}{aim}", zorder=3)
+        ax.plot(
+            line["tokens"], line["accuracy"], color=shade, marker="o", markersize=4, linewidth=1.3, label=f"{label(mode)}{aim}", zorder=3
+        )
         if "n" in points and line["n"].notna().all():
             ends = np.array([wilson(a, int(n)) for a, n in zip(line["accuracy"], line["n"], strict=True)])
             ax.fill_between(line["tokens"], ends[:, 0], ends[:, 1], color=shade, alpha=0.15, linewidth=0)
@@ -278,7 +282,16 @@ def _stack(ax: Axes, shares: pd.DataFrame, names: list[str]) -> None:
     left = np.zeros(len(names))
     for outcome in statistics.OUTCOMES:
         widths = shares[shares["outcome"] == outcome].set_index("condition")["share"].reindex(names).fillna(0.0).to_numpy()
-        ax.barh(range(len(names)), widths, left=left, height=0.62, color=OUTCOME_COLOURS[outcome], edgecolor="white", linewidth=0.8, label=outcome)
+        ax.barh(
+            range(len(names)),
+            widths,
+            left=left,
+            height=0.62,
+            color=OUTCOME_COLOURS[outcome],
+            edgecolor="white",
+            linewidth=0.8,
+            label=outcome,
+        )
         left += widths
     for y in np.flatnonzero(left == 0):
         ax.text(0.02, y, "not run", color=GREY, va="center", fontsize=7.5, style="italic")

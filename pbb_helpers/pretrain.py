@@ -253,7 +253,9 @@ def held_out_questions(count: int, seed: int = 10_000) -> dict[str, list[Example
     programs = family("arithmetic").draw(draw_names(count, generator), generator)
     inputs = generator.integers(0, 50, size=count)
     return {
-        mode: [call_document(p, "with_io", f"in_context_{mode}", int(x), i % 20) for i, (p, x) in enumerate(zip(programs, inputs, strict=True))]
+        mode: [
+            call_document(p, "with_io", f"in_context_{mode}", int(x), i % 20) for i, (p, x) in enumerate(zip(programs, inputs, strict=True))
+        ]
         for mode in ("direct", "cot", "recall")
     }
 
@@ -382,7 +384,9 @@ def _resume(folder: Path, settings: PretrainSettings, model: Any, optimizer: Any
             before, now = json.loads((place / "state.json").read_text()).get("fixed", {}), _fixed(settings)
             for name in before:
                 if before[name] != now[name]:
-                    raise UsageError(f"{folder} holds a run with {name} {before[name]}, not {now[name]}; take another folder or delete this one")
+                    raise UsageError(
+                        f"{folder} holds a run with {name} {before[name]}, not {now[name]}; take another folder or delete this one"
+                    )
             model.load_state_dict(load_file(place / "model.safetensors"), strict=False)  # the tied head is not stored
             state: dict[int, dict[str, Any]] = {}
             for key, value in load_file(place / "optimizer.safetensors").items():

@@ -63,7 +63,9 @@ def plan(values: Mapping[str, Any]) -> Plan:
     """
     from pbb_helpers.model_files import shipped
 
-    given = notebook.parameters({"profile": ("smoke", "quick", "full"), "model": str, "n_programs": int | None, "steps": int | None, "seed": int}, values)
+    given = notebook.parameters(
+        {"profile": ("smoke", "quick", "full"), "model": str, "n_programs": int | None, "steps": int | None, "seed": int}, values
+    )
     cards = shipped()
     if given.model not in cards:
         raise did_you_mean("shipped model", given.model, cards)
@@ -115,14 +117,26 @@ def ask(loaded: Any, *, n_programs: int, seed: int, progress: Any = None) -> pd.
     names = draw_names(n_programs * len(LENGTHS), generator(seed, "fresh names"))
     for i, length in enumerate(LENGTHS):
         draws = generator(seed, f"fresh programs {length}")
-        programs = family("arithmetic", min_statements=length, max_statements=length).draw(names[i * n_programs : (i + 1) * n_programs], draws)
+        programs = family("arithmetic", min_statements=length, max_statements=length).draw(
+            names[i * n_programs : (i + 1) * n_programs], draws
+        )
         inputs = draws.integers(0, 50, size=n_programs)
         for mode in MODES:
-            asked = [call_document(p, "without_io", f"in_context_{mode}", int(x), k % 20) for k, (p, x) in enumerate(zip(programs, inputs, strict=True))]
+            asked = [
+                call_document(p, "without_io", f"in_context_{mode}", int(x), k % 20)
+                for k, (p, x) in enumerate(zip(programs, inputs, strict=True))
+            ]
             rows += [row | {"mode": mode} for row in evaluate.evaluate(loaded, loaded.model, asked)]
             if progress is not None:
                 progress.update(len(rows), total=n_programs * len(LENGTHS) * len(MODES), note=f"{length} statements, {mode}")
-    common = {"run": loaded.key[:16], "model": loaded.name, "family": "arithmetic", "condition": "in_context", "seed": seed, "stage": "untuned"}
+    common = {
+        "run": loaded.key[:16],
+        "model": loaded.name,
+        "family": "arithmetic",
+        "condition": "in_context",
+        "seed": seed,
+        "stage": "untuned",
+    }
     return pd.DataFrame([common | row for row in rows])
 
 
@@ -155,6 +169,3 @@ def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame) ->
     said.append("At four statements, more than in any pretraining document: "
                 + ", ".join(f"{m} {100 * by_length[m, 4]:.0f} % (at three {100 * by_length[m, 3]:.0f} %)" for m in MODES) + ".")  # fmt: skip
     return said
-
-
-

@@ -61,7 +61,13 @@ def proactive(values: Mapping[str, Any]) -> Experiment:
     base = PROFILES[given.profile]
     budget = base.budget
     own = given.model in shipped()
-    stage1 = _changed(budget.stage1, batch_size=given.batch_size, method=given.method, rank=given.rank, lr=given.lr if given.lr is not None or own else LLM_LR)
+    stage1 = _changed(
+        budget.stage1,
+        batch_size=given.batch_size,
+        method=given.method,
+        rank=given.rank,
+        lr=given.lr if given.lr is not None or own else LLM_LR,
+    )
     # The second stage keeps its proportion to the first.
     stage2 = _changed(stage1, lr=stage1.lr * budget.stage2.lr / budget.stage1.lr)
     budget = _changed(replace(budget, stage1=stage1, stage2=stage2), stage1_steps=given.stage1_steps, stage2_steps=given.stage2_steps)

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 # What the source of a program may call. This keeps honest programs honest; it is not a sandbox for hostile ones.
-BUILTINS = {name: getattr(builtins, name) for name in ("abs", "bool", "divmod", "enumerate", "int", "len", "max", "min", "range", "str", "sum")}
+BUILTINS = {
+    name: getattr(builtins, name) for name in ("abs", "bool", "divmod", "enumerate", "int", "len", "max", "min", "range", "str", "sum")
+}
 
 
 class UsageError(ValueError):

@@ -22,7 +22,9 @@ def one_program(experiment: Experiment, *, seed: int | None = None, index: int =
     dataset = experiment.dataset(experiment.seeds[0] if seed is None else seed)
     program, x = dataset.without_io[index], dataset.eval_inputs[0]
     shown = [("Trained on (one of 20 phrasings of the prompt)", source_document(program, "without_io", 0))]
-    shown += [(f"Asked, never trained on: {mode}", call_document(program, "without_io", mode, x, 0)) for mode in ("direct", "cot", "recall")]
+    shown += [
+        (f"Asked, never trained on: {mode}", call_document(program, "without_io", mode, x, 0)) for mode in ("direct", "cot", "recall")
+    ]
     shown += [("Asked for the ceiling: the source in the prompt", call_document(program, "without_io", "in_context_direct", x, 0))]
     return "\n\n".join(f"=== {title}\n{example.prompt}>>> {_indented(example.completion)}" for title, example in shown)
 

@@ -50,7 +50,9 @@ def with_block(text: str, name: str, inner: str) -> str:
     """
     begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise UsageError(f"README.md has no single block {begin.strip()} … {end.strip()}; add these two lines where the numbers shall stand")
+        raise UsageError(
+            f"README.md has no single block {begin.strip()} … {end.strip()}; add these two lines where the numbers shall stand"
+        )
     return text[: text.index(begin) + len(begin)] + inner + text[text.index(end) :]
 
 

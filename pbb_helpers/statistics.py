@@ -63,10 +63,14 @@ def prepare(rows: pd.DataFrame) -> pd.DataFrame:
     columns = [*CELL, *QUESTION, "gold", "answer", "correct"]
     missing = [column for column in columns if column not in rows.columns]
     if missing or rows.empty:
-        raise UsageError(f"{len(rows)} rows with columns {', '.join(map(str, rows.columns))}; {', '.join(missing) or 'at least one row'} is missing")
+        raise UsageError(
+            f"{len(rows)} rows with columns {', '.join(map(str, rows.columns))}; {', '.join(missing) or 'at least one row'} is missing"
+        )
     for column in ("seed", "correct"):
         if rows[column].isna().any():
-            raise UsageError(f"{int(rows[column].isna().sum())} rows have no {column}; evaluate them again, an answer is right or wrong in a seed")
+            raise UsageError(
+                f"{int(rows[column].isna().sum())} rows have no {column}; evaluate them again, an answer is right or wrong in a seed"
+            )
     frame = rows.copy()
     frame["seed"] = [_seed_text(seed) for seed in rows["seed"]]
     frame["input"] = ["" if pd.isna(value) else str(value) for value in rows["input"]]
@@ -99,7 +103,9 @@ def results(rows: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0, by: Iterab
         totals, counts, seeds = _counts(cell, "score")
         parsed, _, _ = _counts(cell, "parsed")
         for i, name in enumerate(seeds):
-            lines.append({**dict(zip(by, key, strict=True)), "seed": name, **_line(totals[:, [i]], counts[:, [i]], parsed[:, [i]], n_boot, seed)})
+            lines.append(
+                {**dict(zip(by, key, strict=True)), "seed": name, **_line(totals[:, [i]], counts[:, [i]], parsed[:, [i]], n_boot, seed)}
+            )
         lines.append({**dict(zip(by, key, strict=True)), "seed": "all", **_line(totals, counts, parsed, n_boot, seed)})
     return pd.DataFrame(lines)
 
@@ -125,7 +131,9 @@ def floors(train_pairs: pd.DataFrame, eval_pairs: pd.DataFrame, *, by: Iterable[
         known = train[train["seed"] == seed]
         absent = sorted(set(asked["input"]) - set(known["input"]))
         if absent:
-            raise UsageError(f"no w/ IO answers at the inputs {absent[:5]} in seed {seed}; run every w/ IO program at every evaluation input for the floor")
+            raise UsageError(
+                f"no w/ IO answers at the inputs {absent[:5]} in seed {seed}; run every w/ IO program at every evaluation input for the floor"
+            )
         by_input = {value: _commonest(group) for value, group in known.groupby("input")["gold"]}
         guesses = ([_commonest(known["gold"])] * len(asked), [str(int(x)) for x in asked["input"]], [by_input[x] for x in asked["input"]])
         for floor, guess in zip(FLOORS, guesses, strict=True):
@@ -207,10 +215,18 @@ def require_complete(rows: pd.DataFrame, *, conditions: Iterable[str], seeds: It
     groups, seeds, each = list(groups), [_seed_text(s) for s in seeds], None if isinstance(modes, Mapping) else list(modes)
     wanted = [(c, m, g, s) for c in conditions for m in (each or modes[c]) for g in groups for s in seeds]  # type: ignore[index]
     have = {key: cell for key, cell in frame.groupby([*CELL, "seed"])}
-    _refuse("missing: no answers at all", [key for key in wanted if key not in have], "run these conditions and seeds before looking at any result")
+    _refuse(
+        "missing: no answers at all",
+        [key for key in wanted if key not in have],
+        "run these conditions and seeds before looking at any result",
+    )
     identity = [*CELL, *QUESTION, *(["prompt"] if "prompt" in frame else [])]
     twice = frame[frame.duplicated(identity)]
-    _refuse("duplicated answers", list(twice[[*CELL, "seed", "program", "input"]].itertuples(index=False, name=None)), "keep one row per question")
+    _refuse(
+        "duplicated answers",
+        list(twice[[*CELL, "seed", "program", "input"]].itertuples(index=False, name=None)),
+        "keep one row per question",
+    )
     asked = {key: frozenset(zip(have[key]["program"], have[key]["input"], strict=True)) for key in wanted}
     reference: dict[tuple, frozenset] = {}
     for key in wanted:

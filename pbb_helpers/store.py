@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -75,7 +76,9 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """Returns where everything of a key lies; it need not exist."""
-        return self.root / key[:16]
+        # A hub model's key is "org/name@commit": its first letters neither name it alone nor make a single folder.
+        name = key if re.fullmatch("[0-9a-f]{64}", key) else digest(key)
+        return self.root / name[:16]
 
     @contextmanager
     def locked(self, key: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
@@ -185,7 +188,8 @@ class Store:
     def save_rows(self, key: str, evaluation_key: str, rows: Iterable[dict]) -> Path:
         """Returns the JSONL file the rows, one per answer, were written to; rows of the same keys are replaced."""
         folder = self._rows(key, evaluation_key)
-        self.write_folder(folder, lambda temp: write_text(temp / "rows.jsonl", jsonl(rows)))
+        with self.locked(key):  # two notebooks may ask the same questions at once
+            self.write_folder(folder, lambda temp: write_text(temp / "rows.jsonl", jsonl(rows)))
         return folder / "rows.jsonl"
 
     def load_rows(self, key: str, evaluation_key: str) -> list[dict] | None:

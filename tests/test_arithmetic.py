@@ -63,7 +63,22 @@ def test_every_construct_and_every_length_occurs():
     drawn = [wide.sketch("zibble", np.random.default_rng(seed)) for seed in range(300)]
     text = "\n".join(program.source for program in drawn)
     assert {program.length for program in drawn} == set(range(1, 7))
-    for piece in (" + ", " - ", " * ", " // ", " % ", "abs(", "min(", "max(", "if x <", "if x >", "== 0", "!= 0", "else:", "for i in range("):
+    for piece in (
+        " + ",
+        " - ",
+        " * ",
+        " // ",
+        " % ",
+        "abs(",
+        "min(",
+        "max(",
+        "if x <",
+        "if x >",
+        "== 0",
+        "!= 0",
+        "else:",
+        "for i in range(",
+    ):
         assert piece in text, piece
     plain = Arithmetic(constructs=("assign",), weights=(1.0,), max_statements=6)
     assert not any(word in plain.sketch("zibble", np.random.default_rng(s)).source for s in range(50) for word in ("if ", "for "))
@@ -71,7 +86,11 @@ def test_every_construct_and_every_length_occurs():
 
 def test_the_floor_is_low():
     programs = Arithmetic().draw(draw_names(120, np.random.default_rng(0)), np.random.default_rng(0))
-    pairs = [{"seed": 0, "program": p.name, "input": x, "gold": str(p.run(x)), "with_io": i % 4 > 0} for i, p in enumerate(programs) for x in range(0, 50, 7)]
+    pairs = [
+        {"seed": 0, "program": p.name, "input": x, "gold": str(p.run(x)), "with_io": i % 4 > 0}
+        for i, p in enumerate(programs)
+        for x in range(0, 50, 7)
+    ]
     table = pd.DataFrame(pairs)
     _, floor = statistics.highest_floor(statistics.floors(table[table["with_io"]], table[~table["with_io"]]))
     assert floor < 0.2
@@ -79,7 +98,9 @@ def test_the_floor_is_low():
 
 def test_too_many_programs_for_the_settings_is_one_clear_line():
     with pytest.raises(UsageError, match=r"found \d+ programs of 1 to 1 statements that differ in behaviour, 300 were asked for"):
-        Arithmetic(max_statements=1, constructs=("assign",), weights=(1.0,)).draw(draw_names(300, np.random.default_rng(0)), np.random.default_rng(0))
+        Arithmetic(max_statements=1, constructs=("assign",), weights=(1.0,)).draw(
+            draw_names(300, np.random.default_rng(0)), np.random.default_rng(0)
+        )
 
 
 @pytest.mark.parametrize(
@@ -117,5 +138,7 @@ def test_names_are_drawn_without_repeats_and_no_more_than_there_are():
 
 def test_names_and_sketches_are_those_that_the_shipped_model_was_made_with():
     """A change here makes the shipped models irreproducible: then pretrain them anew."""
-    drawn = [Arithmetic(min_statements=n, max_statements=n).sketch("zibble", np.random.Generator(np.random.PCG64(n))).source for n in (1, 2, 3)]
+    drawn = [
+        Arithmetic(min_statements=n, max_statements=n).sketch("zibble", np.random.Generator(np.random.PCG64(n))).source for n in (1, 2, 3)
+    ]
     assert hashlib.sha256("\n".join((*made_up_names(), *drawn)).encode()).hexdigest()[:16] == "2df3479cd2cb908e"

@@ -65,7 +65,9 @@ def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
     plain = source_document(shown, "with_io", 0)
     call = call_document(shown, "with_io", "direct", x, 0)
     found = {f"w/o IO call, {mode}": call_document(hidden, "without_io", mode, x, 5) for mode in MODES if mode != "source"}
-    found |= {f"w/o IO call passed off as w/ IO, {mode}": call_document(hidden, "with_io", mode, x, 5) for mode in ("direct", "cot", "recall")}
+    found |= {
+        f"w/o IO call passed off as w/ IO, {mode}": call_document(hidden, "with_io", mode, x, 5) for mode in ("direct", "cot", "recall")
+    }
     found |= {f"held-out input, {mode}": call_document(shown, "with_io", mode, held_out, 2) for mode in MODES if mode != "source"}
     found |= {
         "w/o IO call in replay": in_context_document(hidden, "replay", "cot", x, 1, [stranger], draws),
@@ -89,7 +91,9 @@ def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
             source_document(hidden, "without_io", 0), completion=f"{hidden.source}\n{chain_of_thought(hidden, x)}"
         ),
         "I/O before the source": edited(source_document(hidden, "without_io", 0), completion=f"{hidden.name}({x}) = 1\n{hidden.source}"),
-        "I/O in the prompt of a source": edited(source_document(hidden, "without_io", 0), prompt=f"{hidden.name}({x}) is {hidden.run(x)}.\n"),
+        "I/O in the prompt of a source": edited(
+            source_document(hidden, "without_io", 0), prompt=f"{hidden.name}({x}) is {hidden.run(x)}.\n"
+        ),
         "a source prompt with an answer": edited(source_document(hidden, "without_io", 0), completion=str(hidden.run(x))),
         "a source in an unknown prompt": edited(source_document(hidden, "without_io", 0), prompt=f"{hidden.name}:\n"),
         "a w/ IO source under a w/o IO name": source_document(shown.renamed(hidden.name), "without_io", 0),
@@ -134,7 +138,9 @@ def test_a_stage_with_a_leak_is_never_built(monkeypatch):
 
 
 def test_no_replayed_program_behaves_like_a_w_o_io_program():
-    data = draw_dataset(family("arithmetic", max_statements=1, lowest_input=5, highest_input=40), n_with_io=3, n_without_io=40, n_eval_inputs=5, seed=0)
+    data = draw_dataset(
+        family("arithmetic", max_statements=1, lowest_input=5, highest_input=40), n_with_io=3, n_without_io=40, n_eval_inputs=5, seed=0
+    )
     stage = build_stage(condition("source_only").stages[0], data, Budget(stage2_steps=8))
     every = family("arithmetic", lowest_input=5, highest_input=40).inputs()
     replayed = [e for e in stage.examples if e.group == "replay"]
@@ -179,7 +185,9 @@ def test_shuffled_source_differs_from_proactive_in_the_sources_alone():
 @settings(max_examples=60, deadline=None)
 @given(n=st.integers(2, 30), seed=st.integers(0, 2**40))
 def test_the_shuffling_is_a_derangement(n, seed):
-    programs = tuple(Program(name, "arithmetic", f"def {name}(x):\n    x = x + {i}\n    return x", 1) for i, name in enumerate(made_up_names()[:n]))
+    programs = tuple(
+        Program(name, "arithmetic", f"def {name}(x):\n    x = x + {i}\n    return x", 1) for i, name in enumerate(made_up_names()[:n])
+    )
     data = Dataset("arithmetic", (), programs, (), (), frozenset(), seed)
     bound = without_io_sources(StageSpec("stage2", shuffled=True), data)
     assert sorted(p.name for p in bound) == sorted(p.name for p in programs)
@@ -193,7 +201,11 @@ def test_each_stage_holds_the_kinds_and_shares_it_says(name, number):
     counts = Counter((e.group, e.kind if e.group != "replay" else "") for e in stage.examples)
     wanted: Counter = Counter()
     for part in spec.mix or (spec,):
-        shares = {("with_io", k): v for k, v in part.with_io} | {("without_io", k): v for k, v in part.without_io} | {("replay", ""): part.replay}
+        shares = (
+            {("with_io", k): v for k, v in part.with_io}
+            | {("without_io", k): v for k, v in part.without_io}
+            | {("replay", ""): part.replay}
+        )
         total = sum(shares.values())
         wanted.update({key: BUDGET.documents(part.length) * share / total for key, share in shares.items()})
     assert counts.keys() == wanted.keys() and all(abs(counts[key] - wanted[key]) < 2 for key in wanted)
@@ -246,7 +258,9 @@ for seed in (5, 6):
 def test_same_seed_same_documents_in_every_process_and_another_seed_others():
     def run(hash_seed: int) -> list[str]:
         environment = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
-        return subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True, env=environment, timeout=120).stdout.split()
+        return subprocess.run(
+            [sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True, env=environment, timeout=120
+        ).stdout.split()
 
     one, same = run(1), run(2)
     assert one[0] != same[0] and one[1:] == same[1:] and one[1] != one[2]

@@ -146,7 +146,13 @@ def test_seeds_are_trained_apart_and_shared_stages_once(plan, whole):
     # Per seed: the only stage of source_only, mixture; the first of three conditions; two second ones.
     assert len(finished) == 2 * 5 and not list(root.glob("*/checkpoint-*"))
     stages = results.metrics.groupby(["condition", "seed", "stage"]).size()
-    assert stages.groupby("condition").size().to_dict() == {"source_only": 2, "stage1_only": 2, "proactive": 4, "shuffled_source": 4, "mixture": 4 // 2}
+    assert stages.groupby("condition").size().to_dict() == {
+        "source_only": 2,
+        "stage1_only": 2,
+        "proactive": 4,
+        "shuffled_source": 4,
+        "mixture": 4 // 2,
+    }
     one, two = (text(results.metrics[results.metrics["seed"] == seed].drop(columns="seed")) for seed in (0, 1))
     assert one != two
     seeds = {json.loads((path / "config.json").read_text())["settings"]["seed"] for path in finished}
@@ -157,7 +163,10 @@ def test_seeds_are_trained_apart_and_shared_stages_once(plan, whole):
 
 def test_the_same_questions_are_asked_in_every_condition_and_in_context_has_the_source(plan, whole):
     rows = whole[0].rows
-    asked = {name: cell[["seed", "group", "program", "input"]].to_json(orient="records") for name, cell in rows[rows["mode"] == "cot"].groupby("condition")}
+    asked = {
+        name: cell[["seed", "group", "program", "input"]].to_json(orient="records")
+        for name, cell in rows[rows["mode"] == "cot"].groupby("condition")
+    }
     assert len(set(asked.values())) == 1 and len(asked) == len(plan.conditions)
     prompts = {name: list(cell["prompt"]) for name, cell in rows[rows["mode"] == "cot"].groupby("condition")}
     assert prompts["base"] == prompts["proactive"] == prompts["shuffled_source"] and prompts["in_context"] != prompts["base"]
@@ -206,7 +215,9 @@ def test_models_of_one_hub_family_do_not_share_answers(plan, tmp_path, monkeypat
     real = models.load(plan.model, device="cpu")
     some = replace(plan, conditions=("base",), seeds=(0,))
     asked = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda loaded, model, examples: asked.append(loaded.key) or [{"mode": e.kind} for e in examples])
+    monkeypatch.setattr(
+        evaluate, "evaluate", lambda loaded, model, examples: asked.append(loaded.key) or [{"mode": e.kind} for e in examples]
+    )
     for key in ("organisation/model-1B@abc", "organisation/model-8B@abc"):
         monkeypatch.setattr(models, "load", lambda spec, key=key: replace(real, key=key))
         in_this_process(some, tmp_path)
@@ -277,7 +288,9 @@ def test_killed_from_outside_in_every_way_and_run_again(plan, whole, tmp_path):
 
 def test_jobs_hold_every_condition_and_seed_once_the_longest_first(plan):
     todo = jobs(plan)
-    assert sorted((name, job.seed) for job in todo for name in job.conditions) == sorted((n, s) for n in plan.conditions for s in plan.seeds)
+    assert sorted((name, job.seed) for job in todo for name in job.conditions) == sorted(
+        (n, s) for n in plan.conditions for s in plan.seeds
+    )
     assert {job.conditions for job in todo} == {
         ("base", "in_context"), ("source_only",), ("stage1_only", "proactive", "shuffled_source"), ("mixture",)
     }  # fmt: skip

@@ -21,7 +21,15 @@ from matplotlib.text import Text
 from pbb_helpers import labels, plots, statistics
 from pbb_helpers.programs import UsageError
 
-ACCURACY = {"base": 0.08, "in_context": 0.9, "source_only": 0.03, "stage1_only": 0.05, "shuffled_source": 0.06, "proactive": 0.7, "mixture": 0.8}
+ACCURACY = {
+    "base": 0.08,
+    "in_context": 0.9,
+    "source_only": 0.03,
+    "stage1_only": 0.05,
+    "shuffled_source": 0.06,
+    "proactive": 0.7,
+    "mixture": 0.8,
+}
 
 
 def experiment(seeds: int = 2, n: int = 24) -> pd.DataFrame:
@@ -44,7 +52,9 @@ FLOORS = pd.DataFrame({"seed": "all", "floor": list(statistics.FLOORS), "n": 48,
 METRICS = pd.DataFrame([(c, s, "stage1", step, 2.0 / step + s) for c in ("stage1_only", "proactive") for s in (0, 1) for step in (20, 40)]
                        + [("proactive", s, "stage2", step, 1.0 / step) for s in (0, 1) for step in (20, 40)],
                        columns=["condition", "seed", "stage", "step", "loss"])  # fmt: skip
-POINTS = pd.DataFrame([(t * 1e6, m, t / 100, 300) for t in (10, 50, 90) for m in ("direct", "cot")], columns=["tokens", "mode", "accuracy", "n"])
+POINTS = pd.DataFrame(
+    [(t * 1e6, m, t / 100, 300) for t in (10, 50, 90) for m in ("direct", "cot")], columns=["tokens", "mode", "accuracy", "n"]
+)
 DRAW: dict[str, Callable[[], Figure]] = {
     "accuracy_by_condition": lambda: plots.accuracy_by_condition(TABLE, FLOORS),
     "accuracy_by_length": lambda: plots.accuracy_by_length(ROWS, floors=FLOORS, n_boot=50),
@@ -146,7 +156,9 @@ def test_a_saved_figure_is_the_same_bytes_again_and_in_another_process(tmp_path:
     png = save(tmp_path / "a")
     assert png == tmp_path / "a" / "curve.png"
     program = "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; import test_plots; test_plots.save(Path(sys.argv[2]))"
-    subprocess.run([sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / "b")], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / "b")], check=True, cwd=Path(__file__).parents[1]
+    )
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == ["curve.csv", "curve.json", "curve.png", "curve.svg"]
     for name in names:

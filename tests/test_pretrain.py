@@ -44,7 +44,10 @@ def tokenizer(shipped_like):
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(max_size=60) | st.lists(st.sampled_from(["zibble", "-17", " ", "\n", "\n    ", "x = ", "<|end|>", "é", "𝄞", *made_up_names()[:3]])).map("".join))
+@given(
+    text=st.text(max_size=60)
+    | st.lists(st.sampled_from(["zibble", "-17", " ", "\n", "\n    ", "x = ", "<|end|>", "é", "𝄞", *made_up_names()[:3]])).map("".join)
+)
 def test_any_text_comes_back_from_the_tokenizer(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False), skip_special_tokens=False) == text
 
@@ -118,7 +121,9 @@ def test_a_conversation_is_supervised_on_its_answers_and_their_end(tokenizer):
     assert tokenizer.decode(ids) == f"{document[0].prompt}8<|end|>\n\n{document[1].prompt}42<|end|>"
     batch = pretrain.collate([(ids, marks), (ids[:-2], marks[:-2])])
     row = batch.input_ids.shape[1]
-    assert batch.targets.tolist() == [i for i, mark in zip(ids, marks, strict=True) if mark] + [i for i, m in zip(ids[:-2], marks[:-2], strict=True) if m]
+    assert batch.targets.tolist() == [i for i, mark in zip(ids, marks, strict=True) if mark] + [
+        i for i, m in zip(ids[:-2], marks[:-2], strict=True) if m
+    ]
     for position, target in zip(batch.positions.tolist(), batch.targets.tolist(), strict=True):
         assert ids[position % row + 1] == target
 
@@ -165,7 +170,9 @@ def test_held_out_questions_are_in_context_and_the_same_every_time():
     one, same = pretrain.held_out_questions(6), pretrain.held_out_questions(6)
     assert one == same and set(one) == {"direct", "cot", "recall"}
     for mode, some in one.items():
-        assert len({e.program for e in some}) == 6 and all(e.kind == f"in_context_{mode}" and f"def {e.program}(x)" in e.prompt for e in some)
+        assert len({e.program for e in some}) == 6 and all(
+            e.kind == f"in_context_{mode}" and f"def {e.program}(x)" in e.prompt for e in some
+        )
         assert [(e.program, e.input) for e in some] == [(e.program, e.input) for e in one["direct"]]
 
 
@@ -178,7 +185,10 @@ def quick(monkeypatch, shipped_like):
     monkeypatch.setattr(pretrain, "build_tokenizer", partial(pretrain.build_tokenizer, sample=300))
 
     def windows(folder, plan, first):
-        return ((i, window(shipped_like, PretrainSettings(seed=plan.seed, batch_size=plan.batch_size), i)) for i in range(first, -(-plan.steps // WINDOW)))
+        return (
+            (i, window(shipped_like, PretrainSettings(seed=plan.seed, batch_size=plan.batch_size), i))
+            for i in range(first, -(-plan.steps // WINDOW))
+        )
 
     monkeypatch.setattr(pretrain, "windows", windows)
     torch.set_num_threads(1)

@@ -149,4 +149,6 @@ def test_unknown_names_get_one_line_with_what_is_valid():
 
 
 def test_a_list_setting_is_as_good_as_a_tuple():
-    assert hash(family("arithmetic", constructs=["assign"], weights=[1.0])) == hash(family("arithmetic", constructs=("assign",), weights=(1.0,)))
+    assert hash(family("arithmetic", constructs=["assign"], weights=[1.0])) == hash(
+        family("arithmetic", constructs=("assign",), weights=(1.0,))
+    )

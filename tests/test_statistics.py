@@ -12,7 +12,9 @@ from pbb_helpers import findings, intervals, statistics
 from pbb_helpers.programs import UsageError
 
 
-def rows_of(condition: str, right: dict[tuple[int, str], list[int]], *, mode: str = "cot", group: str = "without_io", **more: object) -> pd.DataFrame:
+def rows_of(
+    condition: str, right: dict[tuple[int, str], list[int]], *, mode: str = "cot", group: str = "without_io", **more: object
+) -> pd.DataFrame:
     """One row per answer: `right` maps (seed, program) to the verdicts at inputs 0, 1, ..."""
     rows = [
         {"condition": condition, "mode": mode, "group": group, "seed": seed, "program": program, "input": x, "gold": str(x + 1),
@@ -35,7 +37,9 @@ def line(table: pd.DataFrame, seed: str = "all") -> pd.Series:
 # --- closed forms -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("df", "expected"), [(1, 12.7062), (4, 2.7764), (9, 2.2622), (11, 2.2010), (15, 2.1314), (20, 2.0860), (30, 2.0423), (100, 1.9840)])
+@pytest.mark.parametrize(
+    ("df", "expected"), [(1, 12.7062), (4, 2.7764), (9, 2.2622), (11, 2.2010), (15, 2.1314), (20, 2.0860), (30, 2.0423), (100, 1.9840)]
+)
 def test_t_quantile_is_that_of_the_printed_tables(df: int, expected: float) -> None:
     assert intervals.t_quantile(df) == pytest.approx(expected, abs=1e-4)
 
@@ -53,14 +57,18 @@ def test_newcombe_is_that_of_the_literature() -> None:
 
 
 def test_t_interval_by_hand_and_without_a_spread() -> None:
-    assert intervals.t_interval([0.4, 0.5, 0.6]) == pytest.approx((0.5 - 4.302653 * 0.1 / math.sqrt(3), 0.5 + 4.302653 * 0.1 / math.sqrt(3)))
+    assert intervals.t_interval([0.4, 0.5, 0.6]) == pytest.approx(
+        (0.5 - 4.302653 * 0.1 / math.sqrt(3), 0.5 + 4.302653 * 0.1 / math.sqrt(3))
+    )
     assert all(math.isnan(x) for x in (*intervals.t_interval([0.4]), *intervals.t_interval([0.4, 0.4, 0.4])))
 
 
 # --- coverage: what a 95 % interval must do ---------------------------------------------------------------------------------------------
 
 
-def coverage(n_programs: int, n_seeds: int, n_inputs: int, p: float, correlation: float, *, crossed: bool = True, bootstrap_only: bool = False) -> float:
+def coverage(
+    n_programs: int, n_seeds: int, n_inputs: int, p: float, correlation: float, *, crossed: bool = True, bootstrap_only: bool = False
+) -> float:
     """The share of 600 simulated experiments whose interval (400 draws) holds the true accuracy `p`; seed 0.
 
     A program's own chance of a right answer is Beta with mean p; `correlation` is that between two answers of a program.
@@ -123,7 +131,9 @@ def test_coverage_of_paired_differences() -> None:
     for _ in range(400):
         chance = rng.beta(2, 2, 60)
         a, b = rng.binomial(1, chance), rng.binomial(1, 0.8 * chance)
-        interval = intervals.difference_interval((a - b)[:, None].astype(float), np.ones((60, 1)), a=a.mean(), b=b.mean(), n_boot=400, seed=0)
+        interval = intervals.difference_interval(
+            (a - b)[:, None].astype(float), np.ones((60, 1)), a=a.mean(), b=b.mean(), n_boot=400, seed=0
+        )
         hits += interval.low <= 0.1 <= interval.high
     assert 0.92 < hits / 400 < 0.98
 
@@ -134,7 +144,9 @@ def test_coverage_of_paired_differences() -> None:
 def test_bootstrap_of_a_proportion_agrees_with_the_closed_form() -> None:
     found = line(statistics.results(rows_of("proactive", programs(200, 80)), n_boot=4000))
     assert found["interval"] == "bootstrap"
-    assert (found["low"], found["high"]) == pytest.approx((0.4 - 1.96 * math.sqrt(0.24 / 200), 0.4 + 1.96 * math.sqrt(0.24 / 200)), abs=0.012)
+    assert (found["low"], found["high"]) == pytest.approx(
+        (0.4 - 1.96 * math.sqrt(0.24 / 200), 0.4 + 1.96 * math.sqrt(0.24 / 200)), abs=0.012
+    )
 
 
 @pytest.mark.parametrize(("k", "kind"), [(80, "wilson"), (0, "wilson"), (76, "wilson"), (75, "bootstrap"), (5, "bootstrap")])
@@ -163,17 +175,23 @@ def test_all_is_the_mean_of_the_seeds_means_with_a_t_interval_over_seeds() -> No
 def test_what_cannot_be_parsed_counts_as_wrong_and_lowers_the_parse_rate() -> None:
     rows = rows_of("proactive", programs(40, 20))
     rows.loc[30:, "answer"] = None
-    assert line(statistics.results(rows))["parse_rate"] == pytest.approx(0.75) and line(statistics.results(rows))["accuracy"] == pytest.approx(0.5)
+    assert line(statistics.results(rows))["parse_rate"] == pytest.approx(0.75) and line(statistics.results(rows))[
+        "accuracy"
+    ] == pytest.approx(0.5)
 
 
 def test_results_do_not_depend_on_row_order_other_cells_or_a_journey_through_a_file(tmp_path) -> None:
-    rows = pd.concat([rows_of(c, {(s, f"p{i}"): [(i * 7 + s + len(c)) % 3 == 0] for s in (0, 1) for i in range(50)}) for c in ("base", "proactive")])
+    rows = pd.concat(
+        [rows_of(c, {(s, f"p{i}"): [(i * 7 + s + len(c)) % 3 == 0] for s in (0, 1) for i in range(50)}) for c in ("base", "proactive")]
+    )
     table = statistics.results(rows)
     pd.testing.assert_frame_equal(table, statistics.results(rows.sample(frac=1, random_state=1)))
     alone = statistics.results(rows[rows["condition"] == "proactive"])
     pd.testing.assert_frame_equal(table[table["condition"] == "proactive"].reset_index(drop=True), alone)
     rows.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
-    pd.testing.assert_frame_equal(table, statistics.results(pd.read_json(tmp_path / "rows.jsonl", lines=True, dtype={"answer": str, "gold": str})))
+    pd.testing.assert_frame_equal(
+        table, statistics.results(pd.read_json(tmp_path / "rows.jsonl", lines=True, dtype={"answer": str, "gold": str}))
+    )
     table.to_csv(tmp_path / "table.csv", index=False)
     assert list(pd.read_csv(tmp_path / "table.csv")["seed"]) == list(table["seed"])
 
@@ -265,7 +283,9 @@ def test_different_questions_and_missing_conditions_are_refused() -> None:
 
 
 def test_an_untrained_condition_that_ran_once_is_paired_with_every_seed() -> None:
-    rows = pd.concat([rows_of("proactive", {**programs(40, 30, seed=0), **programs(40, 20, seed=1)}), rows_of("base", programs(40, 10, seed=0))])
+    rows = pd.concat(
+        [rows_of("proactive", {**programs(40, 30, seed=0), **programs(40, 20, seed=1)}), rows_of("base", programs(40, 10, seed=0))]
+    )
     found = statistics.difference(rows, "proactive", "base", mode="cot", group="without_io")
     assert found.seed_means == pytest.approx((0.5, 0.25)) and found.n_programs == 40 and found.n == 80
     with pytest.raises(UsageError, match="same questions"):
@@ -286,7 +306,9 @@ def test_failures_judge_the_source_in_the_answer_itself() -> None:
 
 
 def complete() -> pd.DataFrame:
-    return pd.concat([rows_of(c, {(s, p): [1, 0] for s in (0, 1) for p in "ab"}, mode=m) for c in ("base", "proactive") for m in ("cot", "direct")])
+    return pd.concat(
+        [rows_of(c, {(s, p): [1, 0] for s in (0, 1) for p in "ab"}, mode=m) for c in ("base", "proactive") for m in ("cot", "direct")]
+    )
 
 
 WANTED = {"conditions": ["base", "proactive"], "seeds": [0, 1], "modes": ["cot", "direct"], "groups": ["without_io"]}

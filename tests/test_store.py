@@ -300,3 +300,8 @@ def test_different_keys_do_not_wait(store):
 def test_rows_are_json_lines(store):
     path = store.save_rows(KEY, "eval", ROWS)
     assert [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] == ROWS
+
+
+def test_the_key_of_a_hub_model_is_one_folder_of_its_own(store: Store) -> None:
+    small, large = (store.folder(f"meta-llama/Llama-3.2-{size}@0123456789abcdef") for size in ("1B", "3B"))
+    assert small != large and small.parent == store.root and large.parent == store.root

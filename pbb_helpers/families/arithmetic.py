@@ -61,9 +61,13 @@ class Arithmetic:
             raise UsageError(f"statements from {self.min_statements} to {self.max_statements}; give 1 <= min_statements <= max_statements")
         weighted = len(self.weights) == len(self.constructs) and min(self.weights, default=0) >= 0 and sum(self.weights) > 0
         if not self.constructs or set(self.constructs) - set(CONSTRUCTS) or not weighted:
-            raise UsageError(f"constructs {self.constructs} with weights {self.weights}; choose from {', '.join(CONSTRUCTS)}, one weight of 0 or more each")
+            raise UsageError(
+                f"constructs {self.constructs} with weights {self.weights}; choose from {', '.join(CONSTRUCTS)}, one weight of 0 or more each"
+            )
         if not self.lowest_value <= self.lowest_input < self.highest_input <= self.highest_value:
-            raise UsageError(f"inputs {self.lowest_input}..{self.highest_input} do not lie within values {self.lowest_value}..{self.highest_value}")
+            raise UsageError(
+                f"inputs {self.lowest_input}..{self.highest_input} do not lie within values {self.lowest_value}..{self.highest_value}"
+            )
 
     def inputs(self) -> list[int]:
         """Returns every input, in order."""
@@ -119,7 +123,11 @@ class Arithmetic:
         if construct == "if":
             comparison = COMPARISONS[generator.integers(len(COMPARISONS))]
             # == and != on a drawn constant would nearly always fall on one side, so they compare a remainder.
-            test = f"x % {generator.integers(2, 5)} {comparison} 0" if comparison in ("==", "!=") else f"x {comparison} {generator.integers(10, 41)}"
+            test = (
+                f"x % {generator.integers(2, 5)} {comparison} 0"
+                if comparison in ("==", "!=")
+                else f"x {comparison} {generator.integers(10, 41)}"
+            )
             return [f"if {test}:", INDENT + _assignment(generator), "else:", INDENT + _assignment(generator)]
         repeats = int(generator.integers(2, 5))
         body = ("add", "subtract") if repeats > 2 else ("add", "subtract", "multiply", "divide")
