@@ -124,3 +124,31 @@ def test_progress_prints_seldom_and_at_the_end(capsys):
 
 def test_duration_reads_well():
     assert [duration(s) for s in (0, 59.6, 3599, 3600)] == ["0 s", "1 min 0 s", "59 min 59 s", "1 h 0 min"]
+
+
+def test_live_curves_are_redrawn_in_place_and_leave_nothing(monkeypatch):
+    shown = []
+
+    def display(data, raw, metadata, display_id, update):
+        shown.append((data, metadata, display_id, update))
+
+    class Shell:
+        kernel = object()
+
+    monkeypatch.setattr("IPython.get_ipython", Shell)
+    monkeypatch.setattr("IPython.display.display", display)
+    line = {"condition": "proactive", "seed": 0, "stage": "stage1", "loss": 1.0}
+    with notebook.LiveCurves(every=0) as curves:
+        curves.add(line | {"step": 20})
+        curves.add(line | {"step": 40, "loss": 0.5})
+    first, second, last = shown
+    assert "image/png" in first[0] and first[1]["image/png"]["alt"] and not first[3]
+    assert second[3] and second[2] == first[2] and last[2] == first[2] and last[0]["text/html"] == ""
+    assert [kept["step"] for kept in curves.lines] == [20, 40]
+
+
+def test_live_curves_outside_a_notebook_only_collect(monkeypatch):
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    with notebook.LiveCurves(every=0) as curves:
+        curves.add({"condition": "proactive", "seed": 0, "stage": "stage1", "step": 1, "loss": 1.0})
+    assert len(curves.lines) == 1
