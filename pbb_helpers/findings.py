@@ -73,8 +73,8 @@ def alt_text(table: pd.DataFrame, *, floors: pd.DataFrame | None = None, modes: 
             parts = [f"{line['condition']} {_percent(line['accuracy'])} ({_span(line)})" for line in cells if line is not None]
             said += [f"{label(group)} programs, {label(mode)}: {', '.join(parts)}."] if parts else []
     if floors is not None:
-        name, value = highest_floor(floors)
-        said.append(f"Floor on {label('without_io')} programs: {_percent(value)} ({name}).")
+        best = ", ".join(f"{label(mode)} {_percent(value)} ({label(name)})" for mode in modes for name, value in [highest_floor(floors, mode)])
+        said.append(f"Floor on {label('without_io')} programs: {best}.")
     return " ".join(said)
 
 
@@ -103,7 +103,7 @@ def _verdicts(found: Sequence[Difference]) -> list[str]:
 def _floor_verdict(evidence: Evidence, line: pd.Series) -> list[str]:
     if evidence.floors is None or math.isnan(line["low"]):
         return []
-    name, floor = highest_floor(evidence.floors)
+    name, floor = highest_floor(evidence.floors, line["mode"])
     if line["low"] > floor:
         return [f"Its interval lies above the floor of {_percent(floor)} ({name})."]
     where = "lies below" if line["high"] < floor else "holds"
@@ -213,7 +213,7 @@ def _frame_of_reference(evidence: Evidence, mode: str, group: str) -> str:
         return ""
     said = ""
     if evidence.floors is not None and group == "without_io":
-        said += f"; floor {_percent(highest_floor(evidence.floors)[1])}"
+        said += f"; floor {_percent(highest_floor(evidence.floors, mode)[1])}"
     ceiling = _cell(evidence.table, "in_context", mode, group)
     return said + (f"; ceiling {_percent(ceiling['accuracy'])} with the source in context" if ceiling is not None else "")
 
@@ -287,6 +287,6 @@ def _against_floor(p: Prediction, table: pd.DataFrame | None, floors: pd.DataFra
     line = _cell(table, p.a, p.mode, "without_io")
     if line is None:
         return "not run", ""
-    name, floor = highest_floor(floors)
+    name, floor = highest_floor(floors, p.mode)
     found = "above" if line["low"] > floor else "below" if line["high"] < floor else "no difference shown"
     return found, f"{_percent(line['accuracy'])} ({_span(line)}) against {_percent(floor)} ({name})"

@@ -53,7 +53,7 @@ def accuracy_by_condition(table: pd.DataFrame, floors: pd.DataFrame | None = Non
         panel = shown[(shown["mode"] == mode) & (shown["group"] == group)]
         for y, condition in enumerate(conditions):
             _dot(ax, panel[panel["condition"] == condition], condition, y)
-        _reference(ax, panel, floors if group == "without_io" else None, ceiling)
+        _reference(ax, panel, mode, floors if group == "without_io" else None, ceiling)
         ax.set_title(label(mode) if group == groups[0] else "", pad=8)
         ax.annotate("mean", (1, 1), (4, 2), xycoords="axes fraction", textcoords="offset points", fontsize=7, color=GREY)
         ax.set_yticks(range(len(conditions)), [label(c) for c in conditions])
@@ -67,7 +67,7 @@ def accuracy_by_condition(table: pd.DataFrame, floors: pd.DataFrame | None = Non
     for ax in axes[-1]:
         ax.set_xlabel("answers exactly right")
     n_seeds = int(shown["n_seeds"].max())
-    _legend(fig, floors, ceiling if ceiling in conditions else None, n_seeds)
+    _legend(fig, floors, ceiling if ceiling in conditions else None, n_seeds, modes)
     over_seeds = " Thin line: 95 % t interval over seeds." if n_seeds >= MIN_SEEDS_DRAWN else ""
     footnote(fig, f"Each line: {counts_text(shown[shown['seed'] == 'all'])}. {INTERVAL}.{over_seeds}")
     return fig
@@ -225,21 +225,22 @@ def _size(condition: str) -> float:
     return {"*": 10.0, "P": 7.5, "X": 7.5}.get(marker(condition), 6.0)
 
 
-def _reference(ax: Axes, panel: pd.DataFrame, floors: pd.DataFrame | None, ceiling: str) -> None:
+def _reference(ax: Axes, panel: pd.DataFrame, mode: str, floors: pd.DataFrame | None, ceiling: str) -> None:
     if floors is not None:
-        ax.axvline(statistics.highest_floor(floors)[1], **FLOOR_LINE, zorder=1.5)
+        ax.axvline(statistics.highest_floor(floors, mode)[1], **FLOOR_LINE, zorder=1.5)
     top = panel[(panel["condition"] == ceiling) & (panel["seed"] == "all")]
     if not top.empty:
         ax.axvline(float(top["accuracy"].iloc[0]), **CEILING_LINE, zorder=1.5)
 
 
-def _legend(fig: Figure, floors: pd.DataFrame | None, ceiling: str | None, n_seeds: int) -> None:
+def _legend(fig: Figure, floors: pd.DataFrame | None, ceiling: str | None, n_seeds: int, modes: Iterable[str]) -> None:
     handles = [Line2D([], [], color=GREY, marker="o", markersize=7, markeredgecolor="white", linewidth=2.4, label="mean and 95 % interval")]
     if n_seeds > 1:
         handles.append(Line2D([], [], color=GREY, linestyle="", marker="o", markersize=3.2, markerfacecolor="none", label="one seed each"))
     if floors is not None:
-        name, value = statistics.highest_floor(floors)
-        text = f"floor, {label('without_io')}: {name} ({100 * value:.0f} %)"
+        best = dict.fromkeys(statistics.highest_floor(floors, mode) for mode in modes)
+        each = ", ".join(f"{label(name)} ({100 * value:.0f} %)" for name, value in best)
+        text = f"floor, {label('without_io')}: {each}"
         handles.append(Line2D([], [], **FLOOR_LINE, label=text))
     if ceiling:
         handles.append(Line2D([], [], **CEILING_LINE, label=f"ceiling: {label(ceiling)}"))
@@ -266,9 +267,9 @@ def _programs_at(overall: pd.DataFrame, mode: str, length: int) -> str:
 def _scatter(ax: Axes, seeds: pd.DataFrame, names: list[str], mode: str, floors: pd.DataFrame | None) -> None:
     ax.plot([0, 1], [0, 1], color="#BDBDBD", linewidth=0.9, zorder=1)
     if floors is not None:
-        name, value = statistics.highest_floor(floors)
+        name, value = statistics.highest_floor(floors, mode)
         ax.axhline(value, **FLOOR_LINE, zorder=1.5)
-        ax.text(0.99, value + 0.02, f"floor: {name}", color=FLOOR_LINE["color"], fontsize=7, ha="right")
+        ax.text(0.99, value + 0.02, f"floor: {label(name)}", color=FLOOR_LINE["color"], fontsize=7, ha="right")
     for condition in names:
         points = seeds[seeds["condition"] == condition]
         ax.plot(points["source"], points.get(mode, pd.Series(math.nan, points.index)), linestyle="", marker=marker(condition), markersize=_size(condition),

@@ -55,7 +55,8 @@ class Difference:
 def prepare(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows with `seed` and `input` as text, `score` (0 or 1), `parsed` (0 or 1) and `cluster` (the program).
 
-    A name stands for one program in all seeds unless the gold answers say otherwise; then each seed's program is a cluster of its own.
+    A name stands for one program in all seeds if all seeds ask the same names and the gold answers agree; otherwise each seed's program is
+    a cluster of its own.
 
     Raises:
         UsageError: A column is missing, a seed or a verdict is empty, or there are no rows.
@@ -79,6 +80,8 @@ def prepare(rows: pd.DataFrame) -> pd.DataFrame:
     calls = frame[frame["input"] != ""]  # a source's gold may differ between seeds for reasons of the condition
     golds = calls.groupby(["program", "input"])["gold"].nunique()
     reused = set(golds[golds > 1].index.get_level_values("program"))
+    if len({frozenset(names) for _, names in frame.groupby("seed")["program"]}) > 1:  # programs drawn by seed: a name in two is chance
+        reused = set(frame["program"])
     frame["cluster"] = [f"{seed}/{name}" if name in reused else name for seed, name in zip(frame["seed"], frame["program"], strict=True)]
     return frame
 
@@ -144,10 +147,30 @@ def floors(train_pairs: pd.DataFrame, eval_pairs: pd.DataFrame, *, by: Iterable[
     return pd.concat([table, overall[table.columns]], ignore_index=True)
 
 
-def highest_floor(table: pd.DataFrame) -> tuple[str, float]:
-    """Returns the name and the accuracy of the highest floor over all seeds, from the table of `floors`."""
-    overall = table[table["seed"] == "all"].reset_index(drop=True)
-    best = overall.loc[overall["accuracy"].idxmax()]
+def with_control(floors: pd.DataFrame, table: pd.DataFrame, control: str = "shuffled_source") -> pd.DataFrame:
+    """Returns the floors with one more in each mode of answering: what `control` scores there on w/o IO programs.
+
+    Args:
+        floors: Of `floors`; they hold in every mode, and their `mode` becomes "every".
+        table: Of `results`.
+        control: A condition that was trained on everything but the right source.
+    """
+    scored = table[(table["condition"] == control) & (table["group"] == "without_io")]
+    lines = scored[["seed", "n", "accuracy", "mode"]].assign(floor=control)
+    return pd.concat([floors.assign(mode="every"), lines], ignore_index=True)[["seed", "mode", "floor", "n", "accuracy"]]
+
+
+def highest_floor(table: pd.DataFrame, mode: str | None = None) -> tuple[str, float]:
+    """Returns the name and the accuracy of the highest floor over all seeds, from the table of `floors` or `with_control`.
+
+    Args:
+        table: The floors.
+        mode: The mode of answering whose own floors count too; None for those that hold in every mode.
+    """
+    overall = table[table["seed"] == "all"]
+    if "mode" in overall:
+        overall = overall[overall["mode"].isin(["every", mode])]
+    best = overall.reset_index(drop=True).loc[lambda frame: [frame["accuracy"].idxmax()]].iloc[0]
     return str(best["floor"]), float(best["accuracy"])
 
 

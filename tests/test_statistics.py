@@ -366,3 +366,24 @@ def test_words_from_one_program_and_without_controls() -> None:
     table = statistics.results(rows)
     assert "no interval: one program" in findings.sentences(table, rows)[0] and "no comparison" in findings.headline(table, rows)
     assert "proactive 100 % (no interval)" in findings.alt_text(table)
+
+
+def test_the_control_counts_as_a_floor_in_its_own_mode() -> None:
+    base = pd.DataFrame([{"seed": s, "floor": f, "n": 40, "accuracy": a} for s in ("0", "all") for f, a in (("identity", 0.1), ("best constant", 0.2))])
+    table = statistics.results(pd.concat([
+        rows_of("shuffled_source", programs(40, 12), mode="cot"),
+        rows_of("shuffled_source", programs(40, 2), mode="direct"),
+        rows_of("proactive", programs(40, 40), mode="cot"),
+    ]))  # fmt: skip
+    floors = statistics.with_control(base, table)
+    assert statistics.highest_floor(floors, "cot") == ("shuffled_source", pytest.approx(0.3))
+    assert statistics.highest_floor(floors, "direct") == ("best constant", pytest.approx(0.2))
+    assert statistics.highest_floor(floors) == statistics.highest_floor(base) == ("best constant", pytest.approx(0.2))
+
+
+def test_a_name_that_two_seeds_drew_by_chance_is_two_programs() -> None:
+    """Their golds need not differ at the inputs that happened to be asked."""
+    drawn = rows_of("base", {(0, "a"): [1], (0, "b"): [0], (1, "a"): [1], (1, "c"): [0]})
+    assert line(statistics.results(drawn))["n_programs"] == 4
+    same = rows_of("base", {(0, "a"): [1], (0, "b"): [0], (1, "a"): [1], (1, "b"): [0]})
+    assert line(statistics.results(same))["n_programs"] == 2
