@@ -54,7 +54,9 @@ def run(
     from pbb_helpers.run_record import Stopped
     from pbb_helpers.terminal import Terminal
 
-    given = _pairs(parameter or []) | ({"profile": profile} if profile else {})
+    given = _pairs(parameter or [])
+    if profile and given.setdefault("profile", profile) != profile:
+        raise _usage(f"--profile {profile} and -p profile {given['profile']}; give one of them")
     with Terminal() as terminal:
         try:
             result = runner.run(notebook, given, out_dir=out, typed=True, force=force, on_event=terminal.event)

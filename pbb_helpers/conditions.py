@@ -217,7 +217,7 @@ CONDITIONS = {
                   (StageSpec("stage2", without_io=(("source", 0.5),), replay=0.5, length="stage2"),)),
         Condition("stage1_only", "What can be had without the source of the w/o IO programs?", "asked for by reviewers of arXiv 2506.18777",
                   (STAGE1,)),
-        Condition("proactive", "Source and I/O of w/ IO programs, then the source alone of w/o IO programs.", "arXiv 2506.18777v2, Proactive",
+        Condition("proactive", "Source and I/O of w/ IO programs, then the source alone of w/o IO programs beside replayed answers of w/ IO ones.", "arXiv 2506.18777v2, Proactive",
                   (STAGE1, STAGE2)),
         Condition("shuffled_source", "As proactive, but each w/o IO name is given the source of another: is it the content?", "a control of ours",
                   (STAGE1, StageSpec(**{**STAGE2.__dict__, "shuffled": True}))),

@@ -125,11 +125,11 @@ def held_out_inputs(experiment: Experiment, dataset: Dataset, group: str, count:
     ]
 
 
-def floors(experiment: Experiment) -> pd.DataFrame:
+def floors(experiment: Experiment, *, by: Sequence[str] = ()) -> pd.DataFrame:
     """Returns, for each seed, what the best answers that ignore the program would score on the w/o IO questions.
 
     They are fitted on the true outputs of the w/ IO programs at the very inputs that are asked, which no model is trained on: more than
-    any model could know of an unknown program. See `statistics.floors`.
+    any model could know of an unknown program. See `statistics.floors`; `by=["length"]` scores each number of statements apart.
     """
     from pbb_helpers import statistics
 
@@ -139,11 +139,11 @@ def floors(experiment: Experiment) -> pd.DataFrame:
         fitted += [_pair(seed, program, x) for program in dataset.with_io for x in dataset.eval_inputs]
         inputs = held_out_inputs(experiment, dataset, "without_io", len(dataset.without_io))
         asked += [_pair(seed, program, x) for program, some in zip(dataset.without_io, inputs, strict=True) for x in some]
-    return statistics.floors(pd.DataFrame(fitted), pd.DataFrame(asked))
+    return statistics.floors(pd.DataFrame(fitted), pd.DataFrame(asked), by=by)
 
 
 def _pair(seed: int, program: Program, x: Any) -> dict[str, Any]:
-    return {"seed": seed, "program": program.name, "input": x, "gold": str(program.run(x))}
+    return {"seed": seed, "program": program.name, "input": x, "gold": str(program.run(x)), "length": program.length}
 
 
 # ---------------------------------------------------------------- jobs

@@ -73,7 +73,9 @@ def alt_text(table: pd.DataFrame, *, floors: pd.DataFrame | None = None, modes: 
             parts = [f"{line['condition']} {_percent(line['accuracy'])} ({_span(line)})" for line in cells if line is not None]
             said += [f"{label(group)} programs, {label(mode)}: {', '.join(parts)}."] if parts else []
     if floors is not None:
-        best = ", ".join(f"{label(mode)} {_percent(value)} ({label(name)})" for mode in modes for name, value in [highest_floor(floors, mode)])
+        best = ", ".join(
+            f"{label(mode)} {_percent(value)} ({label(name)})" for mode in modes for name, value in [highest_floor(floors, mode)]
+        )
         said.append(f"Floor on {label('without_io')} programs: {best}.")
     return " ".join(said)
 
@@ -249,7 +251,10 @@ def _seeds(line: pd.Series) -> str:
 
 
 class Prediction(NamedTuple):
-    """What was expected of condition `a` against `b` on w/o IO programs before the run: "above", "below" or "no difference shown"."""
+    """What was expected of condition `a` against `b` on w/o IO programs before the run.
+
+    `expected` is "above", "below", "no difference shown" or "not above", which either of the latter two fulfils.
+    """
 
     text: str
     a: str
@@ -277,7 +282,7 @@ def outcomes(
             found = ("above" if d.mean > 0 else "below") if d.apart else "no difference shown"
             difference = _points(d)
         lines.append({"prediction": p.text, "expected": p.expected, "found": found, "difference": difference,
-                      "came true": "-" if found == "not run" else "yes" if found == p.expected else "no"})  # fmt: skip
+                      "came true": "-" if found == "not run" else "yes" if found == p.expected or (p.expected == "not above" and found != "above") else "no"})  # fmt: skip
     return pd.DataFrame(lines)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, in_context_document
 from pbb_helpers.families.names import draw_names, made_up_names
 from pbb_helpers.processes import follow_parent
-from pbb_helpers.programs import Program, UsageError, behaviour, family
+from pbb_helpers.programs import Program, UsageError, behaviour, did_you_mean, family
 
 BEGIN = ["<|pad|>", "<|end|>"]
 TURNS = 3
@@ -71,6 +71,18 @@ class PretrainSettings:
     evaluate_every: int = 400
     questions: int = 400
     mix: Mix = field(default_factory=Mix)
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers", "intermediate", "steps", "batch_size", "warmup", "threads", "evaluate_every", "questions"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}; give at least 1")
+        if self.hidden % 32:
+            raise UsageError(f"hidden {self.hidden}; give a multiple of 32, the width of an attention head")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise did_you_mean("dtype", self.dtype, ("float32", "bfloat16"))
+        if not (self.lr > 0 and self.clip > 0 and 0 < self.decay_share <= 1 and self.weight_decay >= 0):
+            raise UsageError(f"lr {self.lr}, clip {self.clip}, decay_share {self.decay_share}, weight_decay {self.weight_decay}; give lr and clip "
+                             "above 0, decay_share above 0 and up to 1, weight_decay of 0 or more")  # fmt: skip
 
 
 class Pick:

@@ -160,8 +160,9 @@ def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame) ->
         + f"; n = {cells['direct'].n} programs, one input each."
     ]
     for mode, target in (("cot", 0.95), ("direct", 0.75)):
-        verdict = "reaches" if cells[mode].accuracy >= target else "does not reach"
-        said.append(f"{mode} {verdict} the target of {100 * target:.0f} %.")
+        low, high = cells[mode].low, cells[mode].high
+        verdict = "is above" if low >= target else "is below" if high < target else "is not told apart from"
+        said.append(f"{mode} {verdict} the target of {100 * target:.0f} % (interval {100 * low:.0f} to {100 * high:.0f} %).")
     last = points[points["step"] == points["step"].max()]
     said.append("On the mix of lengths that the quick profile draws (fewer of one statement, for those run out), by exact match of the whole completion: "
                 + ", ".join(f"{row.mode} {100 * row.accuracy:.0f} %" for row in last.itertuples()) + f"; n = {last['n'].max()}.")  # fmt: skip

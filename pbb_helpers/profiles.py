@@ -9,17 +9,25 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, condition
+from pbb_helpers.conditions import CONDITIONS, STAGE1, STAGE2, Budget, StageSpec, TrainSettings, condition
 from pbb_helpers.experiment import Experiment, small
+from pbb_helpers.labels import label
 from pbb_helpers.model_files import find, shipped
 from pbb_helpers.notebook import parameters
-from pbb_helpers.programs import did_you_mean
+from pbb_helpers.programs import UsageError, did_you_mean
 
 FULL = Experiment(
-    seeds=(0, 1, 2, 3, 4), n_with_io=1000, n_without_io=200, n_with_io_asked=200, budget=Budget(stage1_steps=2400, stage2_steps=800)
+    family_settings=(("max_statements", 3),),
+    seeds=(0, 1, 2, 3, 4),
+    n_with_io=1000,
+    n_without_io=200,
+    n_with_io_asked=200,
+    budget=Budget(stage1_steps=2400, stage2_steps=800),
 )
 QUICK = Experiment(seeds=(0, 1), n_with_io=400, n_without_io=80, n_with_io_asked=80, budget=Budget(stage1_steps=500, stage2_steps=160))
 PROFILES = {"smoke": small(replace(QUICK, seeds=(0,))), "quick": QUICK, "full": FULL}
+FULL_FINETUNING_LR = 1e-3
+"""Without adapters the same model takes half the rate (at 2e-3 it forgets what it could)."""
 LLM_LR = 2e-4
 """Adapters on a pretrained LLM take a tenth of the rate that suits the shipped models."""
 
@@ -60,13 +68,15 @@ def proactive(values: Mapping[str, Any]) -> Experiment:
         condition(name)
     base = PROFILES[given.profile]
     budget = base.budget
-    own = given.model in shipped()
+    if given.conditions and not any(condition(name).stages for name in given.conditions):
+        raise UsageError(f"conditions {', '.join(given.conditions)} train nothing; add one that does, for example proactive")
+    default = LLM_LR if given.model not in shipped() else FULL_FINETUNING_LR if given.method == "full" else None
     stage1 = _changed(
         budget.stage1,
         batch_size=given.batch_size,
         method=given.method,
         rank=given.rank,
-        lr=given.lr if given.lr is not None or own else LLM_LR,
+        lr=given.lr if given.lr is not None else default,
     )
     # The second stage keeps its proportion to the first.
     stage2 = _changed(stage1, lr=stage1.lr * budget.stage2.lr / budget.stage1.lr)
@@ -99,12 +109,21 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "questions per program and mode": experiment.inputs_per_program,
         "stage 1": f"{budget.stage1_steps} steps of {budget.stage1.batch_size} documents, {_method(budget.stage1)}",
         "stage 2": f"{budget.stage2_steps} steps of {budget.stage2.batch_size} documents, {_method(budget.stage2)}",
+        "documents of stage 1": _mix(STAGE1),
+        "documents of stage 2": _mix(STAGE2),
+        "mixture": "the documents of both stages, trained at the rate of stage 1",
     }
 
 
 def table(experiment: Experiment) -> pd.DataFrame:
     """Returns the same as a table of two columns."""
     return pd.DataFrame({"": list(facts(experiment)), "value": [str(value) for value in facts(experiment).values()]})
+
+
+def _mix(spec: StageSpec) -> str:
+    parts = [(share, f"{label(group)} {kind}") for group in ("without_io", "with_io") for kind, share in getattr(spec, group)]
+    parts += [(spec.replay, "general replay, other programs run from a source in the prompt")]
+    return ", ".join(f"{100 * share / sum(s for s, _ in parts):.0f} % {what}" for share, what in parts)
 
 
 def _method(settings: TrainSettings) -> str:

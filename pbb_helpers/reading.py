@@ -46,3 +46,21 @@ def answers(rows: pd.DataFrame, *, condition: str = "proactive", group: str = "w
     few = wrong.head(max(n // 2, n - len(right)))
     picked = pd.concat([few, right.head(n - len(few))])
     return picked[["mode", "prompt", "generated", "answer", "gold", "correct"]].reset_index(drop=True)
+
+
+def in_words(title: str, table: pd.DataFrame, value: str, by: Sequence[str]) -> str:
+    """Returns a figure's numbers as text, for who cannot see it: the mean of `value` in each group of `by`, in percent if it is a share.
+
+    >>> in_words("Loss.", pd.DataFrame({"stage": ["a", "a", "b"], "loss": [1.0, 3.0, 0.5]}), "loss", ["stage"])
+    'Loss. a 2.00, b 0.50.'
+    """
+    percent = value in ("accuracy", "share")
+    means = table.groupby(list(by), sort=False)[value].mean()
+    names = [" ".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in means.index]
+    shown = (f"{name} {100 * mean:.0f} %" if percent else f"{name} {mean:.2f}" for name, mean in zip(names, means, strict=True))
+    return f"{title} {', '.join(shown)}."
+
+
+def panels(**tables: pd.DataFrame) -> pd.DataFrame:
+    """Returns the tables of a figure of several panels as one, for its CSV, with a column that names the panel."""
+    return pd.concat([table.assign(panel=name) for name, table in tables.items()], ignore_index=True)

@@ -31,6 +31,8 @@ def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
     name = run.record["notebook"]
     if run.status != "completed":
         raise UsageError(f"{run.folder} is {run.status}; only a completed run can be recorded")
+    if run.record.get("fingerprint", {}).get("package") == "changed during the run":
+        raise UsageError(f"{run.folder}: the package was edited during the run, so no one version made it; run it again")
     folder = figures / name
     with plain_errors(folder):
         shutil.rmtree(folder, ignore_errors=True)

@@ -63,7 +63,11 @@ def run(
             return RunResult(folder, last, reused=True)
         _set_aside(folder, last)
         start = _first_record(path, node, values, changed, prints, folder.name)
-        result = _execute(path, changed, folder, Record(folder, start), on_event or (lambda _: None))
+        record = Record(folder, start)
+        result = _execute(path, changed, folder, record, on_event or (lambda _: None))
+        if provenance.package_hash() != prints["package"]:  # processes import what lies on the disk when they start
+            record.data["fingerprint"] = {"notebook": prints["notebook"], "package": "changed during the run"}
+            record.write()
         if result.status == "completed":
             shutil.rmtree(_previous(folder), ignore_errors=True)
         return result

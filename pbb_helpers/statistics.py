@@ -310,7 +310,7 @@ def _pairs(a: pd.DataFrame, b: pd.DataFrame, name_a: str, name_b: str, where: st
 
 
 def _in_all_seeds(side: pd.DataFrame, name: str, other: pd.DataFrame) -> pd.DataFrame:
-    """The answers of an untrained condition do not depend on the seed: where it was run in fewer, its first seed stands for all."""
+    """An untrained condition that was run in fewer seeds, on the same programs, stands for all with its first seed."""
     seeds = sorted(set(other["seed"]))
     if name not in UNTRAINED or set(seeds) <= set(side["seed"]):
         return side

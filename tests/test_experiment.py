@@ -353,7 +353,9 @@ def test_a_store_that_cannot_be_written_to_is_said_at_once(plan, tmp_path):
 def test_a_model_of_others_goes_through_the_same_code(architecture, tiny_folder, tmp_path):
     """Real architectures with a tokenizer file, names of several tokens, and, for Qwen3, a chat template: what a hub model looks like."""
     folder = tiny_folder(architecture, max_position_embeddings=2048)
-    plan = replace(experiment.small(Experiment(model=str(folder), conditions=("in_context", "proactive"))), n_without_io=2, n_with_io_asked=2)
+    plan = replace(
+        experiment.small(Experiment(model=str(folder), conditions=("in_context", "proactive"))), n_without_io=2, n_with_io_asked=2
+    )
     rows = pd.DataFrame([row for job in jobs(plan) for row in run_job(job, tmp_path)[0]])
     modes = {name: experiment.modes_of(name) for name in plan.conditions}
     statistics.require_complete(rows, conditions=plan.conditions, seeds=[0], modes=modes, groups=["without_io", "with_io"])

@@ -59,6 +59,7 @@ def test_another_model_gets_the_rate_of_an_llm(tmp_path) -> None:
     ({"seeds": []}, "give at least one of each"),
     ({"conditions": []}, "give at least one of each"),
     ({"lr": 0.0}, "give lr > 0"),
+    ({"conditions": ["base", "in_context"]}, "train nothing; add one that does"),
     ({"seeds": [-1]}, "give whole numbers from 0"),
     ({"n_with_io": 0}, "give at least 1 and 2"),
     ({"n_with_io": "many"}, "n_with_io"),

@@ -369,7 +369,9 @@ def test_words_from_one_program_and_without_controls() -> None:
 
 
 def test_the_control_counts_as_a_floor_in_its_own_mode() -> None:
-    base = pd.DataFrame([{"seed": s, "floor": f, "n": 40, "accuracy": a} for s in ("0", "all") for f, a in (("identity", 0.1), ("best constant", 0.2))])
+    base = pd.DataFrame(
+        [{"seed": s, "floor": f, "n": 40, "accuracy": a} for s in ("0", "all") for f, a in (("identity", 0.1), ("best constant", 0.2))]
+    )
     table = statistics.results(pd.concat([
         rows_of("shuffled_source", programs(40, 12), mode="cot"),
         rows_of("shuffled_source", programs(40, 2), mode="direct"),
