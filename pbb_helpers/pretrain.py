@@ -80,9 +80,9 @@ class PretrainSettings:
             raise UsageError(f"hidden {self.hidden}; give a multiple of 32, the width of an attention head")
         if self.dtype not in ("float32", "bfloat16"):
             raise did_you_mean("dtype", self.dtype, ("float32", "bfloat16"))
-        if not (self.lr > 0 and self.clip > 0 and 0 < self.decay_share <= 1 and self.weight_decay >= 0):
+        if not (self.lr > 0 and self.clip > 0 and 0 <= self.decay_share <= 1 and self.weight_decay >= 0):
             raise UsageError(f"lr {self.lr}, clip {self.clip}, decay_share {self.decay_share}, weight_decay {self.weight_decay}; give lr and clip "
-                             "above 0, decay_share above 0 and up to 1, weight_decay of 0 or more")  # fmt: skip
+                             "above 0, decay_share from 0 to 1, weight_decay of 0 or more")  # fmt: skip
 
 
 class Pick:
