@@ -18,7 +18,7 @@ import pandas as pd
 
 from pbb_helpers.conditions import Budget, Condition, Dataset, build_stage, condition, draw_dataset, generator
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, source_document
-from pbb_helpers.processes import follow_parent
+from pbb_helpers.processes import few_primitives, follow_parent, release_memory
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.store import Store, digest
 
@@ -268,6 +268,7 @@ def _drain(events: Any) -> Iterator[tuple]:
 
 def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[dict]]:
     """Returns the rows and the training log of a job's conditions."""
+    few_primitives()
     import torch
 
     from pbb_helpers import models
@@ -315,6 +316,7 @@ def answers(job: Job, chosen: Condition, loaded: Any, store: Store, key: str, da
             model = model or load_stage(loaded, store, key, merge=True)
             found = evaluate.evaluate(loaded, model, asked)
             store.save_rows(key, evaluation_key, found)
+            release_memory()
         rows += found
         _tell(events, (job.seed, chosen.name), ANSWER_COST * len(rows), f"{chosen.name}, seed {job.seed}: answering {asked[0].kind}")
     if chosen.stages:

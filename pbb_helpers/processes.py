@@ -1,7 +1,8 @@
-"""Processes that do not outlive the one that started them."""
+"""Processes that do not outlive the one that started them, and do not hoard memory."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -24,3 +25,20 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def release_memory() -> None:
+    """Hands freed memory back to the system, where the C library is glibc.
+
+    Batches of many widths leave its heap in pieces: without this a training of a two-million-parameter model holds 2.6 GB after some
+    hundred steps, with it about 1.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
+def few_primitives() -> None:
+    """Keeps oneDNN from holding compiled kernels for a thousand shapes; to be called before torch is imported."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")

@@ -30,6 +30,7 @@ from pbb_helpers.batches import Encoded, batches
 from pbb_helpers.loss import autocast, loss
 from pbb_helpers.merged import inputs_as_they_are, merged_forward
 from pbb_helpers.models import LoadedModel
+from pbb_helpers.processes import release_memory
 from pbb_helpers.programs import UsageError, did_you_mean
 from pbb_helpers.provenance import provenance
 from pbb_helpers.store import Store
@@ -225,6 +226,7 @@ class _Training:
         line = {"step": state.step, "steps": self.steps, "loss": mean, "lr": rate, "grad_norm": norm.item(), **counts}
         state.lines.append(line)
         self.store.append_metrics(self.key, line)
+        release_memory()
         on_progress(dict(line))
 
     # --- what it starts from --------------------------------------------------------------------------------------------
