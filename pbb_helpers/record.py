@@ -65,7 +65,7 @@ def block(folder: Path) -> str:
     overall = table[table["seed"] == "all"]
     seeds = ", ".join(sorted(set(table["seed"]) - {"all"}, key=int))
     parts = [f"> {run['headline']}", ""]
-    for group in ("without_io", "with_io"):
+    for group in [name for name in ("without_io", "with_io") if name in set(overall["group"])]:
         parts += [f"Accuracy in % on **{label(group)}** programs (95 % interval over programs):", "", *_markdown(overall, group), ""]
     asked = overall[(overall["group"] == "without_io") & (overall["mode"] != "source")]
     parts.append(
