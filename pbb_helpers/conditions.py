@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pbb_helpers.corpus import Mix, documents
 from pbb_helpers.documents import CALL_TEMPLATES, MODES, SOURCE_TEMPLATES, Example, call_document, source_document
 from pbb_helpers.families.names import draw_names, made_up_names
-from pbb_helpers.pretrain import Mix, documents
 from pbb_helpers.programs import Family, Program, UsageError, behaviour, did_you_mean
 
 

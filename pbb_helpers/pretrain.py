@@ -23,30 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, in_context_document
+from pbb_helpers.corpus import Mix, conversations, documents
+from pbb_helpers.documents import SOURCE_TEMPLATES, Example, call_document
 from pbb_helpers.families.names import draw_names, made_up_names
 from pbb_helpers.processes import follow_parent
-from pbb_helpers.programs import Program, UsageError, behaviour, did_you_mean, family
+from pbb_helpers.programs import UsageError, did_you_mean, family
 
 BEGIN = ["<|pad|>", "<|end|>"]
-TURNS = 3
-
-
-@dataclass(frozen=True)
-class Mix:
-    """What the pretraining documents are made of.
-
-    Attributes:
-        lengths: Share of programs per number of statements.
-        modes: Share of documents per way of answering.
-        one_distractor: Share of documents with a second program in the prompt.
-        two_distractors: Share with two more.
-    """
-
-    lengths: dict[int, float] = field(default_factory=lambda: {1: 0.25, 2: 0.5, 3: 0.25})
-    modes: dict[str, float] = field(default_factory=lambda: {"direct": 0.6, "cot": 0.28, "recall": 0.12})
-    one_distractor: float = 0.2
-    two_distractors: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -83,68 +66,6 @@ class PretrainSettings:
         if not (self.lr > 0 and self.clip > 0 and 0 <= self.decay_share <= 1 and self.weight_decay >= 0):
             raise UsageError(f"lr {self.lr}, clip {self.clip}, decay_share {self.decay_share}, weight_decay {self.weight_decay}; give lr and clip "
                              "above 0, decay_share from 0 to 1, weight_decay of 0 or more")  # fmt: skip
-
-
-class Pick:
-    """Draws keys of a table of shares."""
-
-    def __init__(self, shares: dict[Any, float], generator: np.random.Generator) -> None:
-        self.keys, self.edges, self.generator = list(shares), np.cumsum(list(shares.values())), generator
-
-    def __call__(self) -> Any:
-        """Returns one key."""
-        return self.keys[int(np.searchsorted(self.edges, self.generator.random() * self.edges[-1], side="right"))]
-
-
-def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group: str = "replay", names: tuple[str, ...] | None = None,
-                  inputs: tuple[int, ...] | None = None, exclude: frozenset[tuple] = frozenset(),
-                  exclude_over: tuple[int, ...] | None = None) -> Iterator[list[Example]]:  # fmt: skip
-    """Yields pretraining documents without end, the same for the same seed: sources, then one question, or `turns` direct ones.
-
-    Several questions on one source, answered directly, make better use of a document than one, since a direct answer is so short.
-
-    Args:
-        mix: What they are made of.
-        seed: Seeds the programs, names, inputs and templates.
-        turns: Number of direct questions on one source.
-        group: The group written into the examples.
-        names: The names to draw from; all made-up names by default.
-        inputs: The inputs to draw from; all of the family's by default.
-        exclude: Behaviours that no program of a document may have.
-        exclude_over: The inputs that those behaviours are over; all of the family's by default.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    pool = names or made_up_names()
-    families = {n: family("arithmetic", min_statements=n, max_statements=n) for n in mix.lengths}
-    every_input = families[min(families)].inputs()
-    domain = inputs if inputs is not None else tuple(every_input)
-    pick_length, pick_mode = Pick(mix.lengths, generator), Pick(mix.modes, generator)
-    distractors = {2: mix.two_distractors, 1: mix.one_distractor, 0: 1 - mix.one_distractor - mix.two_distractors}
-    pick_distractors = Pick(distractors, generator)
-
-    def sketch(name: str) -> Program:
-        while True:
-            program = families[pick_length()].sketch(name, generator)
-            if not exclude or behaviour(program, exclude_over or every_input) not in exclude:
-                return program
-
-    def question() -> tuple[int, int]:
-        return int(domain[generator.integers(len(domain))]), int(generator.integers(len(CALL_TEMPLATES)))
-
-    while True:
-        chosen = list(dict.fromkeys(pool[i] for i in generator.integers(len(pool), size=5)))[: 1 + pick_distractors()]
-        program, *others = [sketch(name) for name in chosen]
-        mode = pick_mode()
-        x, template = question()
-        document = [in_context_document(program, group, mode, x, template, others, generator)]
-        for _ in range(turns - 1 if mode == "direct" else 0):
-            document.append(call_document(program, group, "direct", *question()))
-        yield document
-
-
-def documents(mix: Mix, seed: int | list[int], **options: Any) -> Iterator[Example]:
-    """Yields single questions as `conversations` draws them: for replay in finetuning, and to look at."""
-    return (document[0] for document in conversations(mix, seed, turns=1, **options))
 
 
 # ---------------------------------------------------------------- the tokenizer

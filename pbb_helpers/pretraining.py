@@ -13,9 +13,10 @@ import pandas as pd
 
 from pbb_helpers import notebook, reading
 from pbb_helpers.conditions import generator
+from pbb_helpers.corpus import Mix, documents
 from pbb_helpers.documents import call_document
 from pbb_helpers.families.names import draw_names
-from pbb_helpers.pretrain import Mix, PretrainSettings, documents, pretrain
+from pbb_helpers.pretrain import PretrainSettings, pretrain
 from pbb_helpers.programs import UsageError, did_you_mean, family
 
 MODES = ("direct", "cot", "recall")

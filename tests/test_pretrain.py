@@ -19,12 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from pbb_helpers import models, pretrain
+from pbb_helpers import corpus, models, pretrain
 from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, build_stage, draw_dataset
+from pbb_helpers.corpus import Mix
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, call_document, source_document
 from pbb_helpers.evaluate import generate
 from pbb_helpers.families.names import made_up_names
-from pbb_helpers.pretrain import WINDOW, Mix, PretrainSettings, learning_rate, window_of_rows
+from pbb_helpers.pretrain import WINDOW, PretrainSettings, learning_rate, window_of_rows
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.train import loss
 
@@ -94,7 +95,7 @@ def test_the_tokenizer_is_the_same_in_every_process(shipped_like, tmp_path):
 
 def test_the_stream_is_that_which_the_shipped_model_was_made_with():
     """A change here makes the shipped models irreproducible: then pretrain them anew."""
-    stream = itertools.islice(pretrain.conversations(Mix(), [0, 0]), 200)
+    stream = itertools.islice(corpus.conversations(Mix(), [0, 0]), 200)
     texts = [example.prompt + example.completion for document in stream for example in document]
     assert hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16] == "93725f9105992bbb"
 
@@ -108,7 +109,7 @@ def test_a_window_is_a_function_of_seed_and_index(shipped_like):
 
 def test_names_are_bound_anew_in_each_document():
     bound: dict[str, set[str]] = {}
-    for document in itertools.islice(pretrain.conversations(Mix(), 0, names=made_up_names()[:8]), 100):
+    for document in itertools.islice(corpus.conversations(Mix(), 0, names=made_up_names()[:8]), 100):
         for name, body in re.findall(r"def (\w+)\(x\):\n(.*?)return x", document[0].prompt, re.DOTALL):
             bound.setdefault(name, set()).add(body)
     assert all(len(bodies) > 5 for bodies in bound.values())
