@@ -16,10 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from pbb_helpers.conditions import Budget, Condition, Dataset, build_stage, condition, draw_dataset, generator
+from pbb_helpers.conditions import Budget, Condition, condition
+from pbb_helpers.datasets import Dataset, draw_dataset, generator
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, source_document
-from pbb_helpers.processes import few_primitives, follow_parent, release_memory
+from pbb_helpers.processes import lean_memory, follow_parent, release_memory
 from pbb_helpers.programs import Program, UsageError, family
+from pbb_helpers.stages import build_stage
 from pbb_helpers.store import Store, digest
 
 EVALUATION_FORMAT = 1
@@ -268,7 +270,7 @@ def _drain(events: Any) -> Iterator[tuple]:
 
 def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[dict]]:
     """Returns the rows and the training log of a job's conditions."""
-    few_primitives()
+    lean_memory()
     import torch
 
     from pbb_helpers import models

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from pbb_helpers import notebook, reading
-from pbb_helpers.conditions import generator
 from pbb_helpers.corpus import Mix, documents
+from pbb_helpers.datasets import generator
 from pbb_helpers.documents import call_document
 from pbb_helpers.families.names import draw_names
 from pbb_helpers.pretrain import PretrainSettings, pretrain

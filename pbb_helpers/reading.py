@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pbb_helpers.conditions import generator
+from pbb_helpers.datasets import generator
 from pbb_helpers.documents import MODES, call_document, source_document
 from pbb_helpers.experiment import Experiment
 

@@ -12,25 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers.conditions import (
-    CONDITIONS,
-    Budget,
-    Dataset,
-    LeakError,
-    StageSpec,
-    TrainSettings,
-    build_stage,
-    compose,
-    condition,
-    draw_dataset,
-    generator,
-    leak_check,
-    without_io_sources,
-)
+from pbb_helpers.conditions import CONDITIONS, Budget, StageSpec, TrainSettings, condition, without_io_sources
+from pbb_helpers.datasets import Dataset, draw_dataset, generator
 from pbb_helpers.documents import MODES, Example, call_document, chain_of_thought, in_context_document, source_document
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.names import made_up_names
+from pbb_helpers.leaks import LeakError, leak_check
 from pbb_helpers.programs import Program, UsageError, behaviour, family
+from pbb_helpers.stages import build_stage, compose
 from pbb_helpers.store import Store
 
 BUDGET = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16, lr=1e-3), stage1_steps=12, stage2_steps=6)
@@ -132,7 +121,7 @@ def test_a_planted_leak_is_caught(kind, name, number):
 
 def test_a_stage_with_a_leak_is_never_built(monkeypatch):
     data = dataset()
-    monkeypatch.setattr("pbb_helpers.conditions.compose", lambda *_: [leaks(data, StageSpec("stage1"))["w/o IO call in replay"]])
+    monkeypatch.setattr("pbb_helpers.stages.compose", lambda *_: [leaks(data, StageSpec("stage1"))["w/o IO call in replay"]])
     with pytest.raises(LeakError):
         build_stage(condition("proactive").stages[0], data, replace(BUDGET, stage1_steps=13))
 
@@ -240,7 +229,9 @@ def test_questions_and_prompts_are_asked_about_training_inputs_only():
 # ---------------------------------------------------------------- seeds
 
 DIGEST = """
-from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, build_stage, draw_dataset
+from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
+from pbb_helpers.datasets import draw_dataset
+from pbb_helpers.stages import build_stage
 from pbb_helpers.experiment import Experiment, questions
 from pbb_helpers.programs import family
 from pbb_helpers.store import digest

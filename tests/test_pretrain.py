@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from pbb_helpers import corpus, models, pretrain
-from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, build_stage, draw_dataset
+from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
 from pbb_helpers.corpus import Mix
+from pbb_helpers.datasets import draw_dataset
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, call_document, source_document
 from pbb_helpers.evaluate import generate
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.pretrain import WINDOW, PretrainSettings, learning_rate, window_of_rows
 from pbb_helpers.programs import Program, UsageError, family
+from pbb_helpers.stages import build_stage
 from pbb_helpers.train import loss
 
 TINY = PretrainSettings(

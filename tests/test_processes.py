@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -42,7 +44,37 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_few_primitives_leaves_a_users_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
-    processes.few_primitives()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+@pytest.mark.parametrize("variable", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"])
+def test_lean_memory_leaves_a_users_choice(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "7")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # the test process keeps its heaps
+    processes.lean_memory()
+    assert os.environ[variable] == "7"
+
+
+GROWTH = """
+import sys
+from pbb_helpers.processes import lean_memory, release_memory
+lean_memory()
+import torch
+torch.set_num_threads(1)
+def resident():
+    release_memory()
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+layer = torch.nn.Linear(128, 512)
+def steps(widths):
+    for width in widths:
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(torch.randn(width, 128)).sum().backward()
+steps(range(100, 120))
+before = resident()
+steps(range(120, 920))
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
+def test_new_shapes_do_not_fill_memory() -> None:
+    """Without the limits 800 new widths of one layer hold tens of megabytes of kernels for good."""
+    printed = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True).stdout
+    assert int(printed) < 10 * 2**20

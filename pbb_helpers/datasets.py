@@ -1,0 +1,70 @@
+"""The programs and inputs of one seed, split so that no question of an evaluation is ever trained on."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pbb_helpers.families.names import draw_names
+from pbb_helpers.programs import Family, Program, UsageError, behaviour
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The programs and inputs of one seed. `train_inputs` and `eval_inputs` have none in common, nor have the programs.
+
+    Attributes:
+        family: The name of their family.
+        with_io: Programs given with source and I/O.
+        without_io: Programs given with source only.
+        train_inputs: The inputs of every training question.
+        eval_inputs: Inputs that occur in no training question of any program.
+        behaviours: Of the w/o IO programs over all inputs: no replayed program may have one of these.
+        seed: What it was drawn from.
+    """
+
+    family: str
+    with_io: tuple[Program, ...]
+    without_io: tuple[Program, ...]
+    train_inputs: tuple[Any, ...]
+    eval_inputs: tuple[Any, ...]
+    behaviours: frozenset[tuple]
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all programs, w/ IO first."""
+        return tuple(program.name for program in self.with_io + self.without_io)
+
+
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """Returns the generator of one purpose, so that a further draw for one moves nothing of another."""
+    return np.random.Generator(np.random.PCG64([seed, *purpose.encode()]))
+
+
+@functools.lru_cache(maxsize=8)
+def draw_dataset(programs: Family, *, n_with_io: int, n_without_io: int, n_eval_inputs: int, seed: int) -> Dataset:
+    """Returns programs that all differ in behaviour, and their inputs split in two.
+
+    Raises:
+        UsageError: A number is too small, or too large for the family.
+    """
+    every = programs.inputs()
+    if n_with_io < 1 or n_without_io < 2:
+        raise UsageError(f"{n_with_io} programs w/ IO and {n_without_io} w/o IO; give at least 1 and 2")
+    if not 1 <= n_eval_inputs < len(every):
+        raise UsageError(f"{n_eval_inputs} held-out inputs of {len(every)}; give 1 to {len(every) - 1}")
+    names = draw_names(n_with_io + n_without_io, generator(seed, "names"))
+    drawn = programs.draw(names, generator(seed, "programs"))
+    # Behaviours of short programs run out while drawing, so that the last drawn are longer: unshuffled, the w/o IO group would be harder.
+    drawn = [drawn[i] for i in generator(seed, "groups").permutation(len(drawn))]
+    held_out = set(generator(seed, "inputs").permutation(len(every))[:n_eval_inputs].tolist())
+    with_io, without_io = tuple(drawn[:n_with_io]), tuple(drawn[n_with_io:])
+    return Dataset(
+        programs.name, with_io, without_io,
+        tuple(x for i, x in enumerate(every) if i not in held_out), tuple(x for i, x in enumerate(every) if i in held_out),
+        frozenset(behaviour(p, every) for p in without_io), seed,
+    )  # fmt: skip

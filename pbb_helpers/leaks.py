@@ -1,0 +1,70 @@
+"""`leak_check`: reads every rendered document of a stage before it is trained on, and stops at one that the stage must not hold."""
+
+from __future__ import annotations
+
+import re
+
+from pbb_helpers.conditions import Stage, StageSpec, without_io_sources
+from pbb_helpers.datasets import Dataset
+from pbb_helpers.documents import SOURCE_TEMPLATES
+from pbb_helpers.programs import UsageError
+
+
+class LeakError(UsageError):
+    """A document is in a stage that must not hold it."""
+
+
+CALL = re.compile(r"\b(?!range\b)(\w+)\s*\(\s*(?:\w+\s*=\s*)?([-+]?\d+)\s*,?\s*\)")
+"""A call on a number, but for the loop header `range(3)`; also one written as f(x=3), f(+3), f(03) or f(3,)."""
+
+
+def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
+    """Returns the number of documents read, every one as the text that is trained on.
+
+    Three rules, the first a white list, so that it needs no imagination about how a leak might look:
+    1. A document that names a w/o IO program is one of the 20 source documents of a program that the stage may show, letter for letter;
+       in a stage that may show I/O of w/o IO programs (none here) it may also be a question on a training input.
+    2. No document calls any program on a held-out input.
+    3. No document shows the body of a w/o IO program under a name that the stage does not bind it to.
+
+    Raises:
+        LeakError: A rule is broken; the message names the stage, the rule and the document.
+    """
+    kinds = spec.kinds_without_io()
+    hidden = {program.name for program in dataset.without_io}
+    bodies = {_body(program.source) for program in dataset.without_io}
+    shown = {p.name: p.source for part in (spec, *spec.mix) if part.without_io for p in without_io_sources(part, dataset)}
+    allowed = {
+        (template.format(name=name) + "\n", source) for name, source in shown.items() for template in SOURCE_TEMPLATES if "source" in kinds
+    }
+    held_out = {str(x) for x in dataset.eval_inputs}
+    for prompt, completion in dict.fromkeys((e.prompt, e.completion) for e in stage.examples):
+        text = f"{prompt}{completion}"
+        calls = CALL.findall(text)
+        if any(str(int(x)) in held_out for _, x in calls):
+            raise _leak(stage, "calls a program on a held-out input", text)
+        if (prompt, completion) in allowed:
+            continue
+        if hidden.intersection(_words(text)) and not (kinds - {"source"} and calls):
+            raise _leak(stage, "names a w/o IO program outside a source document that the stage may hold", text)
+        if any(body in bodies for body in _bodies(text)):
+            raise _leak(stage, "shows the body of a w/o IO program under another name", text)
+    return len(stage.examples)
+
+
+def _leak(stage: Stage, what: str, text: str) -> LeakError:
+    return LeakError(f"leak in {stage.name}: a document {what}: {text!r}; nothing was trained")
+
+
+def _words(text: str) -> set[str]:
+    """Returns the words of the text, and its runs of letters in small letters: "_Zibble2" names zibble too."""
+    return {*re.findall(r"\w+", text), *re.findall(r"[^\W\d_]+", text.lower())}
+
+
+def _body(source: str) -> str:
+    return source.split("\n", 1)[1]
+
+
+def _bodies(text: str) -> list[str]:
+    """Returns the body of each function whose definition stands in the text."""
+    return [match[1].rstrip("\n") for match in re.finditer(r"def \w+\(.*\):\n((?:[ ]+.*(?:\n|$))+)", text)]
