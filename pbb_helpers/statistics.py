@@ -156,6 +156,7 @@ def with_control(floors: pd.DataFrame, table: pd.DataFrame, control: str = "shuf
         control: A condition that was trained on everything but the right source.
     """
     scored = table[(table["condition"] == control) & (table["group"] == "without_io")]
+    scored = scored[~scored["mode"].str.startswith("in_context_")]  # there the right source is in the prompt: no floor
     lines = scored[["seed", "n", "accuracy", "mode"]].assign(floor=control)
     return pd.concat([floors.assign(mode="every"), lines], ignore_index=True)[["seed", "mode", "floor", "n", "accuracy"]]
 

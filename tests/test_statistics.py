@@ -375,11 +375,13 @@ def test_the_control_counts_as_a_floor_in_its_own_mode() -> None:
     table = statistics.results(pd.concat([
         rows_of("shuffled_source", programs(40, 12), mode="cot"),
         rows_of("shuffled_source", programs(40, 2), mode="direct"),
+        rows_of("shuffled_source", programs(40, 39), mode="in_context_cot"),
         rows_of("proactive", programs(40, 40), mode="cot"),
     ]))  # fmt: skip
     floors = statistics.with_control(base, table)
     assert statistics.highest_floor(floors, "cot") == ("shuffled_source", pytest.approx(0.3))
     assert statistics.highest_floor(floors, "direct") == ("best constant", pytest.approx(0.2))
+    assert not floors["mode"].str.startswith("in_context").any(), "with the right source in its prompt the control is none"
     assert statistics.highest_floor(floors) == statistics.highest_floor(base) == ("best constant", pytest.approx(0.2))
 
 
