@@ -19,7 +19,7 @@ import pandas as pd
 from pbb_helpers.conditions import Budget, Condition, condition
 from pbb_helpers.datasets import Dataset, draw_dataset, generator
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, source_document
-from pbb_helpers.processes import lean_memory, follow_parent, release_memory
+from pbb_helpers.processes import follow_parent, lean_memory, release_memory
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.stages import build_stage
 from pbb_helpers.store import Store, digest
