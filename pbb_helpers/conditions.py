@@ -7,10 +7,13 @@ The protocol is that of arXiv 2506.18777: L_decl is the loss on a `source` docum
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import functools
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from pbb_helpers.datasets import Dataset, generator
-from pbb_helpers.documents import MODES, Example
+from pbb_helpers.documents import MODES, N_TEMPLATES, Example
 from pbb_helpers.programs import Program, UsageError, did_you_mean
 
 
@@ -98,8 +101,12 @@ class StageSpec:
         replay: Share of general documents: other programs, run from a source in the prompt, as in pretraining. The paper mixes
             general instruction data into stage 2 (v2); these are ours.
         shuffled: Whether the w/o IO names are bound to each other's sources.
-        length: Which number of documents it takes: "stage1", "stage2" or "both" (their sum).
-        mix: Names of other specs whose documents it holds, all shuffled together, in place of its own.
+        length: Which number of documents it takes: "stage1", "stage2", "both" (their sum), "sources" or "answers" (of both, see `arrange`).
+        mix: Other specs whose documents it holds in place of its own.
+        arrange: Which of the documents of `mix`: a name in `stages.ARRANGEMENTS`, its number, and which of the stages that it makes this
+            is. The curricula hold the very same documents in another order.
+        templates: How many pointer templates its documents take, the first ones.
+        scale: Factor on the number of documents.
     """
 
     name: str
@@ -109,6 +116,9 @@ class StageSpec:
     shuffled: bool = False
     length: str = "stage1"
     mix: tuple[StageSpec, ...] = ()
+    arrange: tuple[str, float, int] = ("together", 0.0, 0)
+    templates: int = N_TEMPLATES
+    scale: float = 1.0
 
     def kinds_without_io(self) -> set[str]:
         """Returns the kinds of document of w/o IO programs that the stage may hold."""
@@ -119,6 +129,9 @@ STAGE1 = StageSpec("stage1", with_io=(("source", 0.35), ("direct", 0.15), ("cot"
 STAGE2 = StageSpec(
     "stage2", with_io=(("direct", 0.12), ("cot", 0.12), ("recall", 0.16)), without_io=(("source", 0.5),), replay=0.10, length="stage2"
 )
+
+
+NO_EXPOSURE = replace(STAGE2, without_io=(), with_io=(*STAGE2.with_io, ("source", 0.5)))
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,16 @@ class Condition:
     stages: tuple[StageSpec, ...] = ()
     modes: tuple[str, ...] = MODES
 
+    @property
+    def templates(self) -> int:
+        """The number of pointer templates that it is asked in: those that it was trained on."""
+        return min((spec.templates for spec in self.stages), default=N_TEMPLATES)
+
+
+def rearranged(arrangement: str, value: float, lengths: tuple[str, str], parts: tuple[StageSpec, StageSpec]) -> tuple[StageSpec, ...]:
+    """Returns two stages that hold the documents of `parts` in another order."""
+    return tuple(StageSpec(f"stage{i + 1}", mix=parts, arrange=(arrangement, value, i), length=length) for i, length in enumerate(lengths))
+
 
 CONDITIONS = {
     condition.name: condition
@@ -153,21 +176,108 @@ CONDITIONS = {
         Condition("proactive", "Source and I/O of w/ IO programs, then the source alone of w/o IO programs beside replayed answers of w/ IO ones.", "arXiv 2506.18777v2, Proactive",
                   (STAGE1, STAGE2)),
         Condition("shuffled_source", "As proactive, but each w/o IO name is given the source of another: is it the content?", "a control of ours",
-                  (STAGE1, StageSpec(**{**STAGE2.__dict__, "shuffled": True}))),
+                  (STAGE1, replace(STAGE2, shuffled=True))),
         Condition("mixture", "The documents of both stages of proactive, shuffled into one: do the stages matter?", "arXiv 2506.18777v2, mixture",
                   (StageSpec("mixture", mix=(STAGE1, STAGE2), length="both"),)),
+        Condition("retroactive_sft", "The documents of proactive in the other order: all sources first, then all answers.", "arXiv 2506.18777v2, Retroactive with SFT",
+                  rearranged("sources first", 0.0, ("sources", "answers"), (STAGE1, STAGE2))),
+        Condition("no_exposure_sft", "As retroactive, with sources of w/ IO programs in place of the w/o IO ones: is it the answers alone?", "asked for by reviewers of arXiv 2506.18777",
+                  rearranged("sources first", 0.0, ("sources", "answers"), (STAGE1, NO_EXPOSURE))),
     )
 }  # fmt: skip
 
 
+MAIN = ("base", "in_context", "source_only", "stage1_only", "proactive", "shuffled_source", "mixture")
+"""The conditions of the main experiment."""
+KNOB_MODES = ("direct", "cot", "recall", "source")
+
+
+def early(share: float) -> tuple[StageSpec, ...]:
+    """Returns the stages of proactive with a share of the w/o IO sources moved to stage 1, in exchange for as many of its documents."""
+    _within("early", share, 0.0, 1.0)
+    return rearranged("early", share, ("stage1", "stage2"), (STAGE1, STAGE2))
+
+
+def replay_share(share: float) -> tuple[StageSpec, ...]:
+    """Returns the stages of proactive with another share of replay in stage 2, its other documents in their proportion."""
+    _within("replay", share, 0.0, 0.9)
+    rest = sum(part for _, part in (*STAGE2.with_io, *STAGE2.without_io))
+    return STAGE1, replace(STAGE2, replay=share / (1 - share) * rest)
+
+
+def stage2_length(factor: float) -> tuple[StageSpec, ...]:
+    """Returns the stages of proactive with a stage 2 of `factor` times the documents."""
+    _within("stage2", factor, 0.05, 20.0)
+    return STAGE1, replace(STAGE2, scale=factor)
+
+
+def first_templates(count: float) -> tuple[StageSpec, ...]:
+    """Returns the stages of proactive with the first `count` pointer templates alone."""
+    if count != int(count):
+        raise UsageError(f"templates({count:g}); give a whole number from 1 to {N_TEMPLATES}")
+    _within("templates", count, 1, N_TEMPLATES)
+    return tuple(replace(spec, templates=int(count)) for spec in (STAGE1, STAGE2))
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A number that proactive can be turned by.
+
+    Attributes:
+        stages: Makes the stages of a value.
+        question: What turning it answers.
+        plain: The value that proactive itself has.
+    """
+
+    stages: Callable[[float], tuple[StageSpec, ...]]
+    question: str
+    plain: float
+
+
+KNOBS = {
+    "early": Knob(early, "How much of the w/o IO sources is already in stage 1?", 0.0),
+    "replay": Knob(replay_share, "What share of stage 2 is general replay?", STAGE2.replay),
+    "stage2": Knob(stage2_length, "How long is stage 2, as a factor?", 1.0),
+    "templates": Knob(first_templates, "How many pointer templates are there?", N_TEMPLATES),
+}
+"""Conditions with a number: "early(0.25)" is proactive with that knob turned."""
+
+
+def _within(knob: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{knob}({value:g}) is out of range; give {low:g} to {high:g}")
+
+
+def knob(name: str) -> tuple[str, float] | None:
+    """Returns the knob and its value of a condition with a number, None for any other name.
+
+    >>> knob("early(0.25)"), knob("proactive")
+    (('early', 0.25), None)
+    """
+    match = re.fullmatch(r"(\w+)\(([0-9]+(?:\.[0-9]+)?)\)", name)
+    return (match[1], float(match[2])) if match and match[1] in KNOBS else None
+
+
+def knob_settings(names: Iterable[str]) -> list[tuple[str, float, str]]:
+    """Returns (knob, value, condition) of each condition with a number, and of proactive on each knob that was turned."""
+    names = list(names)
+    turned = [(*found, name) for name in names if (found := knob(name))]
+    plain = [(name, KNOBS[name].plain, "proactive") for name in dict.fromkeys(found[0] for found in turned) if "proactive" in names]
+    return sorted(turned + plain, key=lambda setting: (list(KNOBS).index(setting[0]), setting[1]))
+
+
+@functools.cache
 def condition(name: str) -> Condition:
-    """Returns the condition of that name.
+    """Returns the condition of that name, or of a knob and its value.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or the value is out of range.
     """
+    if turned := knob(name):
+        kind, value = KNOBS[turned[0]], turned[1]
+        return Condition(name, kind.question, "a variant of arXiv 2506.18777v2, Proactive", kind.stages(value), KNOB_MODES)
     if name not in CONDITIONS:
-        raise did_you_mean("condition", name, CONDITIONS)
+        raise did_you_mean("condition", name, [*CONDITIONS, *(f"{name}(number)" for name in KNOBS)])
     return CONDITIONS[name]
 
 
@@ -186,11 +296,14 @@ class Budget:
             if steps < 1 or size < 1:
                 raise UsageError(f"{name} of {steps} steps of {size} documents; give at least 1 of each")
 
-    def documents(self, length: str) -> int:
-        """Returns the number of documents of a stage of that length."""
-        return {"stage1": self.stage1_documents, "stage2": self.stage2_documents, "both": self.stage1_documents + self.stage2_documents}[
-            length
-        ]
+    def documents(self, spec: StageSpec) -> int:
+        """Returns the number of documents of a stage."""
+        both = self.stage1_documents + self.stage2_documents
+        if spec.length in ("sources", "answers"):
+            parts = [apportion(part, self.documents(part)) for part in spec.mix]
+            sources = sum(n for part in parts for (_, kind), n in part.items() if kind == "source")
+            return sources if spec.length == "sources" else both - sources
+        return round(spec.scale * {"stage1": self.stage1_documents, "stage2": self.stage2_documents, "both": both}[spec.length])
 
     @property
     def stage1_documents(self) -> int:
@@ -209,3 +322,15 @@ def without_io_sources(spec: StageSpec, dataset: Dataset) -> tuple[Program, ...]
         return dataset.without_io
     ring = generator(dataset.seed, "shuffled").permutation(len(dataset.without_io)).tolist()
     return tuple(dataset.without_io[i].renamed(dataset.without_io[j].name) for i, j in zip(ring, ring[1:] + ring[:1], strict=True))
+
+
+def apportion(spec: StageSpec, count: int) -> dict[tuple[str, str], int]:
+    """Returns the number of documents of each group and kind, in proportion to the shares and `count` in sum, by largest remainder."""
+    shares = {("with_io", kind): share for kind, share in spec.with_io} | {("without_io", kind): share for kind, share in spec.without_io}
+    shares |= {("replay", ""): spec.replay} if spec.replay else {}
+    total = sum(shares.values())
+    exact = {key: count * share / total for key, share in shares.items()}
+    numbers = {key: int(value) for key, value in exact.items()}
+    for key in sorted(exact, key=lambda k: numbers[k] - exact[k])[: count - sum(numbers.values())]:
+        numbers[key] += 1
+    return numbers

@@ -62,6 +62,7 @@ CALL_TEMPLATES = (
     "Tell me what {name}({input}) evaluates to.",
     "Apply the function: {name}({input}).",
 )
+N_TEMPLATES = len(SOURCE_TEMPLATES)
 CUES = {"direct": "\nAnswer only:\n", "cot": "\nStep by step:\n", "recall": "\nSource, then step by step:\n"}
 
 

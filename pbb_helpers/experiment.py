@@ -16,9 +16,9 @@ from typing import Any
 
 import pandas as pd
 
-from pbb_helpers.conditions import Budget, Condition, condition
+from pbb_helpers.conditions import MAIN, Budget, Condition, condition
 from pbb_helpers.datasets import Dataset, draw_dataset, generator
-from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, Example, call_document, source_document
+from pbb_helpers.documents import N_TEMPLATES, Example, call_document, source_document
 from pbb_helpers.processes import follow_parent, lean_memory, release_memory
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.stages import build_stage
@@ -51,7 +51,7 @@ class Experiment:
     model: str = "pbb-small"
     family: str = "arithmetic"
     family_settings: tuple[tuple[str, Any], ...] = ()
-    conditions: tuple[str, ...] = ("base", "in_context", "source_only", "stage1_only", "proactive", "shuffled_source", "mixture")
+    conditions: tuple[str, ...] = MAIN
     seeds: tuple[int, ...] = (0,)
     n_with_io: int = 400
     n_without_io: int = 80
@@ -100,17 +100,17 @@ class Results:
 # ---------------------------------------------------------------- questions
 
 
-def questions(experiment: Experiment, dataset: Dataset, modes: Sequence[str]) -> Iterator[list[Example]]:
+def questions(experiment: Experiment, dataset: Dataset, modes: Sequence[str], templates: int = N_TEMPLATES) -> Iterator[list[Example]]:
     """Yields the questions of each group and mode; a program is asked the same held-out inputs in every mode."""
     for group, programs in (("without_io", dataset.without_io), ("with_io", dataset.with_io[: experiment.n_with_io_asked])):
         inputs = held_out_inputs(experiment, dataset, group, len(programs))
         for mode in modes:
             draws = generator(dataset.seed, f"evaluation template {group} {mode}")
             if mode == "source":
-                yield [source_document(program, group, int(draws.integers(len(SOURCE_TEMPLATES)))) for program in programs]
+                yield [source_document(program, group, int(draws.integers(templates))) for program in programs]
             else:
                 asked = [(program, x) for program, some in zip(programs, inputs, strict=True) for x in some]
-                yield [call_document(program, group, mode, x, int(draws.integers(len(CALL_TEMPLATES)))) for program, x in asked]
+                yield [call_document(program, group, mode, x, int(draws.integers(templates))) for program, x in asked]
 
 
 def modes_of(name: str) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def jobs(experiment: Experiment) -> list[Job]:
 
 def _work(job: Job) -> int:
     specs = {spec for name in job.conditions for spec in condition(name).stages}
-    return sum(job.experiment.budget.documents(spec.length) for spec in specs)
+    return sum(job.experiment.budget.documents(spec) for spec in specs)
 
 
 def run(experiment: Experiment, root: Path, *, processes: int | None = None, progress: Any = None, curves: Any = None) -> Results:
@@ -311,7 +311,7 @@ def answers(job: Job, chosen: Condition, loaded: Any, store: Store, key: str, da
 
     model = None
     rows: list[dict] = []
-    for asked in questions(job.experiment, dataset, chosen.modes):
+    for asked in questions(job.experiment, dataset, chosen.modes, chosen.templates):
         evaluation_key = digest(EVALUATION_FORMAT, key, *asked)
         found = store.load_rows(key, evaluation_key)
         if found is None:

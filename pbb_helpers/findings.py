@@ -63,6 +63,17 @@ def headline(table: pd.DataFrame, rows: pd.DataFrame, *, floors: pd.DataFrame | 
             f"{verdict}{_frame_of_reference(evidence, best, 'without_io')}; {line['n_programs']} programs, {_seeds(line)}")  # fmt: skip
 
 
+def contrast(rows: pd.DataFrame, a: str, b: str, *, modes: Sequence[str] = EXECUTION, n_boot: int = 2000, seed: int = 0) -> str:
+    """Returns one line: condition `a` against `b` on the same questions about w/o IO programs, mode by mode."""
+    frame = prepare(rows)
+    if not {a, b} <= set(frame["condition"]):
+        return f"{a} and {b} were not both run: no comparison"
+    found = [paired(frame, a, b, mode=mode, group="without_io", n_boot=n_boot, seed=seed) for mode in modes]
+    said = "; ".join(f"{MODE_WORDS[d.mode]} {_points(d)}{'' if d.apart else ' (not shown)'}" for d in found)
+    seeds = "1 seed" if found[0].n_seeds == 1 else f"{found[0].n_seeds} seeds"
+    return f"{a} minus {b} on {label('without_io')} programs: {said}; n = {found[0].n} pairs over {found[0].n_programs} programs, {seeds}"
+
+
 def alt_text(table: pd.DataFrame, *, floors: pd.DataFrame | None = None, modes: Sequence[str] = EXECUTION,
              groups: Sequence[str] = ("without_io", "with_io")) -> str:  # fmt: skip
     """Returns a figure of accuracy by condition in words: every mean and interval, so that who cannot see it misses no number."""

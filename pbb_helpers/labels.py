@@ -14,6 +14,8 @@ LABELS = {
     "shuffled_source": "shuffled sources",
     "proactive": "proactive",
     "mixture": "mixture (one stage)",
+    "retroactive_sft": "retroactive (sources first)",
+    "no_exposure_sft": "sources first, none of w/o IO",
     "with_io": "w/ IO",
     "without_io": "w/o IO",
     "direct": "direct",
@@ -26,6 +28,13 @@ LABELS = {
     "stage1": "stage 1",
     "stage2": "stage 2",
 }
+KNOBS = {
+    "early": "share of the w/o IO sources in stage 1",
+    "replay": "share of replay in stage 2",
+    "stage2": "length of stage 2, as a factor",
+    "templates": "pointer templates",
+}
+"""The axes of conditions with a number."""
 COLOURS = {
     "base": "#595959",
     "in_context": "#000000",
@@ -34,10 +43,13 @@ COLOURS = {
     "shuffled_source": "#CC79A7",
     "proactive": "#D55E00",
     "mixture": "#009E73",
+    "retroactive_sft": "#E69F00",
+    "no_exposure_sft": "#8C510A",
 }
-MARKERS = {"base": "X", "in_context": "*", "source_only": "v", "stage1_only": "s", "shuffled_source": "D", "proactive": "o", "mixture": "P"}
+MARKERS = {"base": "X", "in_context": "*", "source_only": "v", "stage1_only": "s", "shuffled_source": "D", "proactive": "o", "mixture": "P",
+           "retroactive_sft": "<", "no_exposure_sft": ">"}  # fmt: skip
 MODE_COLOURS = {"direct": "#0072B2", "cot": "#D55E00", "recall": "#009E73", "source": "#7A7A7A"}
-_SPARE = ("#E69F00", "#8C510A", "#5E3C99", "#01665E", "#B2182B")  # for conditions that this table does not know yet
+_SPARE = ("#5E3C99", "#01665E", "#B2182B")  # for conditions that this table does not know yet
 
 
 def label(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from pbb_helpers.conditions import CONDITIONS, STAGE1, STAGE2, Budget, StageSpec, TrainSettings, condition
+from pbb_helpers.conditions import CONDITIONS, STAGE1, STAGE2, Budget, StageSpec, TrainSettings, condition, knob
 from pbb_helpers.experiment import Experiment, small
 from pbb_helpers.labels import label
 from pbb_helpers.model_files import find, shipped
@@ -26,6 +26,16 @@ FULL = Experiment(
 )
 QUICK = Experiment(seeds=(0, 1), n_with_io=400, n_without_io=80, n_with_io_asked=80, budget=Budget(stage1_steps=500, stage2_steps=160))
 PROFILES = {"smoke": small(replace(QUICK, seeds=(0,))), "quick": QUICK, "full": FULL}
+CURRICULA = (
+    "in_context", "source_only", "proactive", "mixture", "retroactive_sft", "no_exposure_sft",
+    "early(0.25)", "early(0.5)", "early(0.75)", "early(1)", "replay(0)", "replay(0.3)", "stage2(0.5)", "stage2(2)", "templates(1)", "templates(5)",
+)  # fmt: skip
+CURRICULA_PROFILES = {name: replace(profile, conditions=CURRICULA) for name, profile in PROFILES.items()} | {
+    "smoke": replace(
+        PROFILES["smoke"],
+        conditions=("in_context", "proactive", "mixture", "retroactive_sft", "no_exposure_sft", "early(0.5)", "replay(0)"),
+    )
+}
 FULL_FINETUNING_LR = 1e-3
 """Without adapters the same model takes half the rate (at 2e-3 it forgets what it could)."""
 LLM_LR = 2e-4
@@ -54,19 +64,19 @@ class Parameters(BaseModel):
     processes: int | None = None
 
 
-def proactive(values: Mapping[str, Any]) -> Experiment:
+def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = PROFILES) -> Experiment:
     """Returns the experiment that the parameters of a notebook ask for; `values` is its `globals()`.
 
     Raises:
         UsageError: A parameter is not valid; or there is no such profile, model or condition.
     """
     given = parameters(Parameters, values)
-    if given.profile not in PROFILES:
-        raise did_you_mean("profile", given.profile, PROFILES)
+    if given.profile not in profiles:
+        raise did_you_mean("profile", given.profile, profiles)
     find(given.model)
     for name in given.conditions or ():
         condition(name)
-    base = PROFILES[given.profile]
+    base = profiles[given.profile]
     budget = base.budget
     if given.conditions and not any(condition(name).stages for name in given.conditions):
         raise UsageError(f"conditions {', '.join(given.conditions)} train nothing; add one that does, for example proactive")
@@ -85,10 +95,16 @@ def proactive(values: Mapping[str, Any]) -> Experiment:
     n_without_io = given.n_without_io
     return _changed(
         base, model=given.model, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
-        conditions=tuple(c for c in CONDITIONS if c in given.conditions) if given.conditions is not None else None,
+        conditions=tuple(sorted(given.conditions, key=_place)) if given.conditions is not None else None,
         seeds=tuple(given.seeds) if given.seeds is not None else None,
         family_settings=tuple(({**dict(base.family_settings), **statements}).items()) or None,
     )  # fmt: skip
+
+
+def _place(name: str) -> tuple[int, str, float]:
+    """Returns where a condition stands in a table: in the order of the registry, then the knobs by value."""
+    turned = knob(name)
+    return (len(CONDITIONS), *turned) if turned else (list(CONDITIONS).index(name), "", 0.0)
 
 
 def _changed(thing: Any, **changes: Any) -> Any:

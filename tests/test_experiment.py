@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pbb_helpers import evaluate, experiment, statistics, train
-from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings, condition
+from pbb_helpers.conditions import MAIN, Budget, TrainSettings, condition
 from pbb_helpers.experiment import Experiment, jobs, run, run_job
 from pbb_helpers.programs import UsageError
 from pbb_helpers.store import Store
@@ -123,7 +123,7 @@ def test_rows_are_complete(plan, whole):
     statistics.require_complete(results.rows, conditions=plan.conditions, seeds=plan.seeds, modes=modes, groups=["without_io", "with_io"])
     per_mode = {mode: (3 + 2) * (1 if mode == "source" else 2) for mode in ("direct", "cot", "recall", "source")}
     assert len(results.rows) == 2 * sum(per_mode[mode.removeprefix("in_context_")] for name in plan.conditions for mode in modes[name])
-    assert list(results.rows["condition"].unique()) == list(plan.conditions) == list(CONDITIONS)
+    assert list(results.rows["condition"].unique()) == list(plan.conditions) == list(MAIN)
     assert results.rows["parsed_ok"].eq(results.rows["answer"].notna()).all()
     names = {"run", "model", "family", "condition", "seed", "stage", "group", "program", "input", "mode", "length", "prompt", "generated", "answer",
              "gold", "correct", "parsed_ok"}  # fmt: skip
@@ -319,7 +319,7 @@ def test_the_leak_report_counts_every_document(plan):
 
 def test_small_is_small_and_runs_through_everything(plan):
     tiny = experiment.small(Experiment())
-    assert tiny.conditions == tuple(CONDITIONS) and tiny.budget.documents("both") <= 160
+    assert tiny.conditions == MAIN and tiny.budget.stage1_documents + tiny.budget.stage2_documents <= 160
     assert len(tiny.dataset(0).names) == 18
 
 

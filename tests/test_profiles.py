@@ -13,7 +13,7 @@ DEFAULTS = {name: None for name in profiles.Parameters.model_fields} | {"profile
 
 
 def plan(**changes: object) -> profiles.Experiment:
-    return profiles.proactive(DEFAULTS | changes)
+    return profiles.experiment(DEFAULTS | changes)
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
