@@ -35,7 +35,7 @@ def accuracy_by_knob(table: pd.DataFrame, settings: Sequence[tuple[str, float, s
     modes, names = list(modes), list(dict.fromkeys(name for name, _, _ in settings))
     if not names:
         raise UsageError("no condition with a number was run; add one, for example early(0.5)")
-    fig = Figure(figsize=(2.6 * len(names) + 1.2, 5.6), layout="constrained")
+    fig = Figure(figsize=(max(2.6 * len(names) + 1.2, 6.6), 5.6), layout="constrained")
     axes = fig.subplots(len(GROUPS), len(names), sharey=True, sharex="col", squeeze=False)
     for ax, (group, name) in zip(axes.flat, [(g, n) for g in GROUPS for n in names], strict=True):
         points = pd.DataFrame([(value, condition) for knob, value, condition in settings if knob == name], columns=["value", "condition"])
@@ -55,10 +55,10 @@ def accuracy_by_knob(table: pd.DataFrame, settings: Sequence[tuple[str, float, s
     for ax, name in zip(axes[-1], names, strict=True):
         ax.set_xlabel(KNOBS[name])
     handles = [Line2D([], [], color=MODE_COLOURS[m], marker=MODE_MARKERS[m], markersize=5, label=label(m)) for m in modes]
-    handles.append(Line2D([], [], color="black", linestyle=":", label=f"{label(reference)}, in the mode's colour"))
+    handles.append(Line2D([], [], color="black", linestyle=":", label=f"{label(reference)}"))
     if floors is not None:
         handles.append(Line2D([], [], **FLOOR_LINE, label=f"floor: {statistics.highest_floor(floors)[0]}"))
-    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    fig.legend(handles=handles, loc="outside upper center", ncols=3)
     drawn = table[table["condition"].isin([condition for _, _, condition in settings]) & (table["seed"].astype(str) == "all")]
     footnote(fig, f"Each point: {counts_text(drawn[drawn['mode'].isin(modes)])}; small dots: one seed each. {INTERVAL}.")
     return fig

@@ -18,7 +18,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pbb_helpers import labels, plots, statistics
+from pbb_helpers import labels, plots, plots_knobs, statistics
+from pbb_helpers.conditions import CONDITIONS, KNOBS, knob_settings
 from pbb_helpers.programs import UsageError
 
 ACCURACY = {
@@ -55,11 +56,18 @@ METRICS = pd.DataFrame([(c, s, "stage1", step, 2.0 / step + s) for c in ("stage1
 POINTS = pd.DataFrame(
     [(t * 1e6, m, t / 100, 300) for t in (10, 50, 90) for m in ("direct", "cot")], columns=["tokens", "mode", "accuracy", "n"]
 )
+TURNED = ["proactive", "early(0.5)", "early(1)", "replay(0.3)", "stage2(2)", "templates(5)"]
+KNOB_ROWS = pd.concat(
+    [ROWS[ROWS["condition"] == "proactive"].assign(condition=name) for name in TURNED] + [ROWS[ROWS["condition"] == "mixture"]]
+)
+KNOB_TABLE = statistics.results(KNOB_ROWS, n_boot=50)
 DRAW: dict[str, Callable[[], Figure]] = {
     "accuracy_by_condition": lambda: plots.accuracy_by_condition(TABLE, FLOORS),
     "accuracy_by_length": lambda: plots.accuracy_by_length(ROWS, floors=FLOORS, n_boot=50),
     "recall_against_execution": lambda: plots.recall_against_execution(ROWS, floors=FLOORS),
     "training_curves": lambda: plots.training_curves(METRICS),
+    "accuracy_by_knob": lambda: plots_knobs.accuracy_by_knob(KNOB_TABLE, knob_settings(TURNED), FLOORS),
+    "accuracy_by_one_knob": lambda: plots_knobs.accuracy_by_knob(KNOB_TABLE, knob_settings(TURNED[:2]), FLOORS),
     "pretraining_curve": lambda: plots.pretraining_curve(POINTS, targets={"cot": 0.95}),
 }
 
@@ -136,7 +144,7 @@ def test_recall_without_source_answers_is_an_error() -> None:
 
 
 def test_conditions_differ_in_marker_and_in_colour_also_without_red_or_green() -> None:
-    assert set(labels.COLOURS) == set(labels.MARKERS) == set(ACCURACY) and len(set(labels.MARKERS.values())) == len(ACCURACY)
+    assert set(labels.COLOURS) == set(labels.MARKERS) == set(CONDITIONS) and len(set(labels.MARKERS.values())) == len(CONDITIONS)
     # Viénot, Brettel and Mollon 1999: what a deuteranope and a protanope see of linear RGB.
     seen = {"deuteranope": [[0.29275, 0.70725, -0.02234], [0.29275, 0.70725, -0.02234], [-0.02234, 0.02234, 1.0]],
             "protanope": [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]]}  # fmt: skip
@@ -179,3 +187,18 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path, change: dict, messag
 def test_neither_statistics_nor_plots_import_torch() -> None:
     code = "import sys, pbb_helpers.plots, pbb_helpers.findings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+def test_a_point_for_every_setting_of_a_knob_proactive_among_them() -> None:
+    assert knob_settings(TURNED) == [
+        ("early", 0.0, "proactive"), ("early", 0.5, "early(0.5)"), ("early", 1.0, "early(1)"), ("replay", 0.1, "proactive"),
+        ("replay", 0.3, "replay(0.3)"), ("stage2", 1.0, "proactive"), ("stage2", 2.0, "stage2(2)"), ("templates", 5.0, "templates(5)"),
+        ("templates", 20, "proactive"),
+    ]  # fmt: skip
+    assert set(KNOBS) == set(labels.KNOBS)
+    fig = DRAW["accuracy_by_knob"]()
+    cells = KNOB_TABLE[(KNOB_TABLE["seed"] == "all") & (KNOB_TABLE["group"] == "without_io")].set_index(["condition", "mode"])["accuracy"]
+    (drawn,) = [line.get_ydata() for line in fig.axes[0].lines if line.get_marker() == "P" and len(line.get_ydata()) == 3]
+    assert list(drawn) == [cells[name, "recall"] for name in TURNED[:3]]
+    with pytest.raises(UsageError, match="no condition with a number was run"):
+        plots_knobs.accuracy_by_knob(KNOB_TABLE, [], FLOORS)

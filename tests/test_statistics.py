@@ -391,3 +391,14 @@ def test_a_name_that_two_seeds_drew_by_chance_is_two_programs() -> None:
     assert line(statistics.results(drawn))["n_programs"] == 4
     same = rows_of("base", {(0, "a"): [1], (0, "b"): [0], (1, "a"): [1], (1, "b"): [0]})
     assert line(statistics.results(same))["n_programs"] == 2
+
+
+def test_a_contrast_says_what_is_shown_and_what_is_not() -> None:
+    rows = pd.concat([
+        rows_of("mixture", programs(40, 36), mode="recall"), rows_of("proactive", programs(40, 8), mode="recall"),
+        rows_of("mixture", programs(40, 9), mode="cot"), rows_of("proactive", programs(40, 8), mode="cot"),
+    ])  # fmt: skip
+    said = findings.contrast(rows, "mixture", "proactive", modes=("recall", "cot"))
+    assert said.startswith("mixture minus proactive on w/o IO programs: recall mode +70 points")
+    assert said.count("(not shown)") == 1 and "n = 40 pairs over 40 programs, 1 seed" in said
+    assert "not both run" in findings.contrast(rows, "mixture", "base")
