@@ -171,6 +171,8 @@ CONDITIONS = {
                   modes=("in_context_direct", "in_context_cot", "in_context_recall")),
         Condition("source_only", "Is source enough, with no demonstration of any program?", "asked for by reviewers of arXiv 2506.18777",
                   (StageSpec("stage2", without_io=(("source", 0.5),), replay=0.5, length="stage2"),)),
+        Condition("answers_only", "Answers of w/ IO programs and no source at all: is it the chain of thought alone?", "asked for by reviewers of arXiv 2506.18777",
+                  (StageSpec("answers", with_io=(("direct", 0.5), ("cot", 0.5)), replay=0.1, length="both"),)),
         Condition("stage1_only", "What can be had without the source of the w/o IO programs?", "asked for by reviewers of arXiv 2506.18777",
                   (STAGE1,)),
         Condition("proactive", "Source and I/O of w/ IO programs, then the source alone of w/o IO programs beside replayed answers of w/ IO ones.", "arXiv 2506.18777v2, Proactive",

@@ -10,6 +10,7 @@ LABELS = {
     "base": "untuned",
     "in_context": "source in context (untuned)",
     "source_only": "source only (no stage 1)",
+    "answers_only": "answers only (no source)",
     "stage1_only": "stage 1 only (no w/o IO source)",
     "shuffled_source": "shuffled sources",
     "proactive": "proactive",
@@ -27,6 +28,7 @@ LABELS = {
     "in_context_recall": "recall, source in context",
     "stage1": "stage 1",
     "stage2": "stage 2",
+    "answers": "answers (no source)",
 }
 KNOBS = {
     "early": "share of the w/o IO sources in stage 1",
@@ -39,6 +41,7 @@ COLOURS = {
     "base": "#595959",
     "in_context": "#000000",
     "source_only": "#56B4E9",
+    "answers_only": "#332288",
     "stage1_only": "#0072B2",
     "shuffled_source": "#CC79A7",
     "proactive": "#D55E00",
@@ -47,7 +50,7 @@ COLOURS = {
     "no_exposure_sft": "#8C510A",
 }
 MARKERS = {"base": "X", "in_context": "*", "source_only": "v", "stage1_only": "s", "shuffled_source": "D", "proactive": "o", "mixture": "P",
-           "retroactive_sft": "<", "no_exposure_sft": ">"}  # fmt: skip
+           "retroactive_sft": "<", "no_exposure_sft": ">", "answers_only": "h"}  # fmt: skip
 MODE_COLOURS = {"direct": "#0072B2", "cot": "#D55E00", "recall": "#009E73", "source": "#7A7A7A"}
 _SPARE = ("#5E3C99", "#01665E", "#B2182B")  # for conditions that this table does not know yet
 

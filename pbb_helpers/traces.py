@@ -1,0 +1,120 @@
+"""Where a generated execution goes wrong: the first wrong line, and whether the program was recalled wrongly or run wrongly there.
+
+A line of a chain of thought is an operation with the values put in, and its result. Up to the first wrong line the state is the true one, so
+that line can be judged alone: another operation than the program's is wrong recall; the right one on other values is a wrong state;
+the right one on the right values with another result is wrong arithmetic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pandas as pd
+
+from pbb_helpers.documents import render_step
+from pbb_helpers.experiment import Experiment
+from pbb_helpers.intervals import wilson
+from pbb_helpers.programs import Program, Step
+
+ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "wrong source", "stopped early")
+"""What a generated execution is; "wrong source" in recall mode only, where the source is written first."""
+TRACED = ("cot", "recall")
+NUMBER = r"(-?[0-9]+)"
+
+
+def first_error(program: Program, x: object, mode: str, generated: str) -> tuple[str, int, int]:
+    """Returns what the generated execution is, the number of its first wrong line (from 1; 0 where it is right or the source is wrong), and
+    how many lines the true one has.
+
+    >>> f = Program("f", "arithmetic", "def f(x):\\n    x = x + 3\\n    x = x * 2\\n    return x", 2)
+    >>> first_error(f, 5, "cot", "x = 5 + 3 = 8\\nx = 8 * 2 = 18\\nreturn 18")
+    ('wrong arithmetic', 2, 3)
+    """
+    steps = program.trace(x)
+    if mode == "recall":
+        if not generated.startswith(f"{program.source}\n"):
+            return "wrong source", 0, len(steps)
+        generated = generated[len(program.source) + 1 :]
+    lines = generated.rstrip().split("\n")
+    for number, step in enumerate(steps, start=1):
+        if number > len(lines):
+            return "stopped early", number, len(steps)
+        if lines[number - 1] != render_step(step):
+            return _error(step, lines[number - 1]), number, len(steps)
+    return ("right", 0, len(steps)) if len(lines) == len(steps) else ("wrong operation", len(steps) + 1, len(steps))
+
+
+def _error(step: Step, line: str) -> str:
+    pattern, values = _expected(step)
+    match = re.fullmatch(pattern, line)
+    if match is None:
+        return "wrong operation"
+    return "wrong arithmetic" if list(match.groups()[: len(values)]) == values else "wrong state"
+
+
+def _expected(step: Step) -> tuple[str, list[str]]:
+    """Returns the pattern of the line with any values in it, and the values that the state puts in. The result is a further group."""
+    if step.line.startswith("for "):
+        variable = step.line.split()[1]
+        return (f"{variable} = {NUMBER}", [str(step.after[variable])]) if step.after != step.before else ("end", [])
+    if step.line.startswith("return "):
+        return f"return {NUMBER}", [str(step.value)]
+    operation, tail = (
+        (step.line.removeprefix("if ").rstrip(":"), " is (True|False)") if step.line.startswith("if ") else (step.line, f" = {NUMBER}")
+    )
+    target, _, expression = operation.rpartition(" = ") if not step.line.startswith("if ") else ("", "", operation)
+    values = [str(step.before[name]) for name in re.findall(r"[A-Za-z_]\w*", expression) if name in step.before]
+    filled = "".join(NUMBER if part in step.before else re.escape(part) for part in re.split(r"([A-Za-z_]\w*)", expression))
+    return (f"{re.escape(target)} = " if target else "") + filled + tail, values
+
+
+def programs_of(experiment: Experiment) -> dict[tuple[int, str], Program]:
+    """Returns every program of an experiment by seed and name."""
+    datasets = {seed: experiment.dataset(seed) for seed in experiment.seeds}
+    return {(seed, program.name): program for seed, data in datasets.items() for program in data.with_io + data.without_io}
+
+
+def first_errors(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
+    """Returns the answers in modes that step through the execution, with columns error, line (of the first error, from 1) and lines (of the true one)."""
+    traced = rows[rows["mode"].isin(TRACED)].reset_index(drop=True)
+    found = [
+        first_error(
+            programs[seed, name], int(x) if isinstance(x, float) else x, mode, text
+        )  # a column with gaps turns whole numbers to floats
+        for seed, name, x, mode, text in traced[["seed", "program", "input", "mode", "generated"]].itertuples(index=False, name=None)
+    ]
+    return traced.assign(**{column: [line[i] for line in found] for i, column in enumerate(("error", "line", "lines"))})
+
+
+def shares(errors: pd.DataFrame, by: tuple[str, ...] = ("condition", "group", "mode")) -> pd.DataFrame:
+    """Returns, for each cell, how many answers and which share of them is of each kind in `ERRORS`: columns `by`, error, n, share."""
+    lines = []
+    for cell, answers in errors.groupby(list(by), sort=False):
+        counts = answers["error"].value_counts()
+        lines += [
+            dict(zip(by, cell, strict=True)) | {"error": e, "n": int(counts.get(e, 0)), "share": counts.get(e, 0) / len(answers)}
+            for e in ERRORS
+        ]
+    return pd.DataFrame(lines, columns=[*by, "error", "n", "share"])
+
+
+def still_right(errors: pd.DataFrame, *, fewest: int = 10) -> pd.DataFrame:
+    """Returns the share of executions that are right up to each line, of those whose true execution has that line.
+
+    Args:
+        errors: From `first_errors`.
+        fewest: Executions that a line must have; longer ones are too few to say anything.
+
+    Returns:
+        condition, mode, line (0 is the source, in recall mode), n, share, low, high (95 % Wilson over answers).
+    """
+    found = []
+    for (condition, mode), cell in errors.groupby(["condition", "mode"], sort=False):
+        right, wrong_source = cell["error"] == "right", cell["error"] == "wrong source"
+        for line in range(0 if mode == "recall" else 1, int(cell["lines"].max()) + 1):
+            there = cell["lines"] >= line
+            if (n := int(there.sum())) >= fewest:
+                share = float((there & ~wrong_source & (right | (cell["line"] > line))).sum() / n)
+                found.append((condition, mode, line, n, share, *wilson(share, n)))
+    return pd.DataFrame(found, columns=["condition", "mode", "line", "n", "share", "low", "high"])
