@@ -77,7 +77,7 @@ def right_so_far(errors: pd.DataFrame, *, group: str = "without_io") -> Figure:
     axes[0].set_ylabel(f"right so far, {label(group)} programs")
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper center", ncols=3)
-    footnote(fig, f"Each curve: {_counts(errors[errors['group'] == group])} at line 1; at each line those executions that have it, at least 10 of "
+    footnote(fig, f"Each curve: {_counts(errors[errors['group'] == group])} at line 1; at each line those executions that have it, at least 5 of "
                    "them; band: 95 % Wilson interval over answers.")  # fmt: skip
     return fig
 

@@ -36,6 +36,12 @@ CURRICULA_PROFILES = {
     "quick": replace(QUICK, conditions=CURRICULA, seeds=FULL.seeds),
     "full": replace(FULL, conditions=ALL_CURRICULA),
 }
+FORWARD = ("base", "in_context", "answers_only", "stage1_only", "proactive", "mixture")
+FORWARD_PROFILES = {
+    "smoke": replace(PROFILES["smoke"], conditions=FORWARD),
+    "quick": replace(QUICK, conditions=FORWARD, seeds=(0, 1, 2), family_settings=FULL.family_settings),
+    "full": replace(FULL, conditions=FORWARD),
+}
 FULL_FINETUNING_LR = 1e-3
 """Without adapters the same model takes half the rate (at 2e-3 it forgets what it could)."""
 LLM_LR = 2e-4

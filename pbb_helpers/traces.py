@@ -15,6 +15,7 @@ import pandas as pd
 from pbb_helpers.documents import render_step
 from pbb_helpers.experiment import Experiment
 from pbb_helpers.intervals import wilson
+from pbb_helpers.labels import label
 from pbb_helpers.programs import Program, Step
 
 ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "wrong source", "stopped early")
@@ -99,7 +100,7 @@ def shares(errors: pd.DataFrame, by: tuple[str, ...] = ("condition", "group", "m
     return pd.DataFrame(lines, columns=[*by, "error", "n", "share"])
 
 
-def still_right(errors: pd.DataFrame, *, fewest: int = 10) -> pd.DataFrame:
+def still_right(errors: pd.DataFrame, *, fewest: int = 5) -> pd.DataFrame:
     """Returns the share of executions that are right up to each line, of those whose true execution has that line.
 
     Args:
@@ -118,3 +119,16 @@ def still_right(errors: pd.DataFrame, *, fewest: int = 10) -> pd.DataFrame:
                 share = float((there & ~wrong_source & (right | (cell["line"] > line))).sum() / n)
                 found.append((condition, mode, line, n, share, *wilson(share, n)))
     return pd.DataFrame(found, columns=["condition", "mode", "line", "n", "share", "low", "high"])
+
+
+def in_words(errors: pd.DataFrame, condition: str, mode: str, group: str = "without_io") -> str:
+    """Returns a sentence on what the executions of a condition are, and of the wrong ones how many fail on their first line."""
+    cell = errors[(errors["condition"] == condition) & (errors["mode"] == mode) & (errors["group"] == group)]
+    if cell.empty:
+        return f"{condition} was not asked in mode {mode} about {label(group)} programs."
+    counts, n = cell["error"].value_counts(), len(cell)
+    wrong = ", ".join(f"{100 * counts[error] / n:.0f} % {error}" for error in ERRORS[1:] if counts.get(error))
+    first = int((cell["line"] == 1).sum())
+    tail = f"; {first} of the {n - counts.get('right', 0)} wrong ones fail on their first line" if wrong else ""
+    return (f"Of {n} executions of {label(group)} programs by {condition} ({label(mode)}), {100 * counts.get('right', 0) / n:.0f} % are right line by line"
+            f"{f', {wrong}' if wrong else ''}{tail}.")  # fmt: skip

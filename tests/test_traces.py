@@ -91,3 +91,12 @@ def test_figures_say_n_and_need_answers(draw) -> None:
     )
     with pytest.raises(UsageError, match="no answers in modes cot, recall"):
         draw(table().iloc[:0])
+
+
+def test_the_sentence_counts_the_first_lines() -> None:
+    said = traces.in_words(table(), "proactive", "cot")
+    assert said.startswith(
+        "Of 14 executions of w/o IO programs by proactive (chain of thought), 7 % are right line by line, 14 % wrong arithmetic"
+    )
+    assert said.endswith("4 of the 13 wrong ones fail on their first line.") and "wrong source" not in said
+    assert "not asked" in traces.in_words(table(), "mixture", "cot")
