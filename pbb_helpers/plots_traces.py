@@ -78,7 +78,7 @@ def right_so_far(errors: pd.DataFrame, *, group: str = "without_io") -> Figure:
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper center", ncols=3)
     footnote(fig, f"Each curve: {_counts(errors[errors['group'] == group])} at line 1; at each line those executions that have it, at least 5 of "
-                   "them; band: 95 % Wilson interval over answers.")  # fmt: skip
+                   "them; band: 95 % Wilson interval on the number of programs.")  # fmt: skip
     return fig
 
 

@@ -108,7 +108,8 @@ def still_right(errors: pd.DataFrame, *, fewest: int = 5) -> pd.DataFrame:
         fewest: Executions that a line must have; longer ones are too few to say anything.
 
     Returns:
-        condition, mode, line (0 is the source, in recall mode), n, share, low, high (95 % Wilson over answers).
+        condition, mode, line (0 is the source, in recall mode), n, share, low, high (95 % Wilson on the number of programs: answers about
+        one program are not independent).
     """
     found = []
     for (condition, mode), cell in errors.groupby(["condition", "mode"], sort=False):
@@ -117,7 +118,8 @@ def still_right(errors: pd.DataFrame, *, fewest: int = 5) -> pd.DataFrame:
             there = cell["lines"] >= line
             if (n := int(there.sum())) >= fewest:
                 share = float((there & ~wrong_source & (right | (cell["line"] > line))).sum() / n)
-                found.append((condition, mode, line, n, share, *wilson(share, n)))
+                programs = len(cell[there][["seed", "program"]].drop_duplicates())
+                found.append((condition, mode, line, n, share, *wilson(share, programs)))
     return pd.DataFrame(found, columns=["condition", "mode", "line", "n", "share", "low", "high"])
 
 
