@@ -7,10 +7,10 @@ The protocol is that of arXiv 2506.18777: L_decl is the loss on a `source` docum
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pbb_helpers.datasets import Dataset, generator
-from pbb_helpers.documents import MODES, Example
+from pbb_helpers.documents import EVERY_MODE, MODES, WORD_MODES, Example
 from pbb_helpers.programs import Program, UsageError, did_you_mean
 
 
@@ -97,6 +97,8 @@ class StageSpec:
         without_io: The same of the w/o IO programs.
         replay: Share of general documents: other programs, run from a source in the prompt, as in pretraining. The paper mixes
             general instruction data into stage 2 (v2); these are ours.
+        language: Share of the general documents that have a description in the prompt in place of the source.
+        phrasings: In how many ways each program is described. One, as it has one source, keeps the two comparable.
         shuffled: Whether the w/o IO names are bound to each other's sources.
         length: Which number of documents it takes: "stage1", "stage2" or "both" (their sum).
         mix: Names of other specs whose documents it holds, all shuffled together, in place of its own.
@@ -106,6 +108,8 @@ class StageSpec:
     with_io: tuple[tuple[str, float], ...] = ()
     without_io: tuple[tuple[str, float], ...] = ()
     replay: float = 0.0
+    language: float = 0.0
+    phrasings: int = 1
     shuffled: bool = False
     length: str = "stage1"
     mix: tuple[StageSpec, ...] = ()
@@ -119,6 +123,31 @@ STAGE1 = StageSpec("stage1", with_io=(("source", 0.35), ("direct", 0.15), ("cot"
 STAGE2 = StageSpec(
     "stage2", with_io=(("direct", 0.12), ("cot", 0.12), ("recall", 0.16)), without_io=(("source", 0.5),), replay=0.10, length="stage2"
 )
+
+
+WORDED = {"source": "description", "recall": "recall_description"}
+CODED = {word: code for code, word in WORDED.items()}
+
+
+def worded(spec: StageSpec, *, with_io: bool, without_io: bool) -> StageSpec:
+    """Returns the stage with the documents of each group in words or in code, all else equal: the same programs, inputs and prompts' templates.
+
+    The general documents are in the representation of the group that is new in the stage: the w/o IO programs where it shows them.
+    """
+
+    def kinds(shares: tuple[tuple[str, float], ...], words: bool) -> tuple[tuple[str, float], ...]:
+        return tuple(((WORDED if words else CODED).get(kind, kind), share) for kind, share in shares)
+
+    return replace(
+        spec,
+        with_io=kinds(spec.with_io, with_io),
+        without_io=kinds(spec.without_io, without_io),
+        language=float(without_io if spec.without_io else with_io),
+        mix=tuple(worded(part, with_io=with_io, without_io=without_io) for part in spec.mix),
+    )
+
+
+STAGE1_WORDS = worded(STAGE1, with_io=True, without_io=True)
 
 
 @dataclass(frozen=True)
@@ -156,6 +185,14 @@ CONDITIONS = {
                   (STAGE1, StageSpec(**{**STAGE2.__dict__, "shuffled": True}))),
         Condition("mixture", "The documents of both stages of proactive, shuffled into one: do the stages matter?", "arXiv 2506.18777v2, mixture",
                   (StageSpec("mixture", mix=(STAGE1, STAGE2), length="both"),)),
+        Condition("in_context_description", "The ceiling in words: the untuned model with the description in its prompt.", "a control of ours",
+                  modes=WORD_MODES[4:]),
+        Condition("description", "As proactive, with descriptions in place of code in both stages: does it take code?", "arXiv 2506.18777v1, language descriptions",
+                  (STAGE1_WORDS, worded(STAGE2, with_io=True, without_io=True)), modes=WORD_MODES),
+        Condition("code_to_description", "Stage 1 in code as in proactive, then w/o IO programs in words: is what is learned bound to code?", "a variant of ours",
+                  (STAGE1, worded(STAGE2, with_io=False, without_io=True)), modes=EVERY_MODE),
+        Condition("description_to_code", "Stage 1 in words, then w/o IO programs in code.", "a variant of ours",
+                  (STAGE1_WORDS, worded(STAGE2, with_io=True, without_io=False)), modes=EVERY_MODE),
     )
 }  # fmt: skip
 
@@ -173,14 +210,21 @@ def condition(name: str) -> Condition:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long the stages are and how each is trained; both stages of every condition get the same."""
+    """How long the stages are and how each is trained; both stages of every condition get the same.
+
+    What is the same is the number of documents; or, with `match="tokens"`, the number of supervised tokens in code and in words: a
+    stage ends where the shortest of its versions in code and words would (`stages.build_stage`).
+    """
 
     stage1: TrainSettings = field(default_factory=TrainSettings)
     stage2: TrainSettings = field(default_factory=lambda: TrainSettings(lr=1e-3))
     stage1_steps: int = 1000
     stage2_steps: int = 300
+    match: str = "documents"
 
     def __post_init__(self) -> None:
+        if self.match not in ("documents", "tokens"):
+            raise did_you_mean("match", self.match, ("documents", "tokens"))
         for name in ("stage1", "stage2"):
             steps, size = getattr(self, f"{name}_steps"), getattr(self, name).batch_size
             if steps < 1 or size < 1:

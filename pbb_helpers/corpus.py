@@ -73,6 +73,8 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
         exclude_over: The inputs that those behaviours are over; all of the family's by default.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
+    # Of their own, so that a mix with language is the same programs and questions, some of them in words.
+    words = np.random.Generator(np.random.PCG64([*np.atleast_1d(seed).tolist(), *b"language"]))
     pool = names or made_up_names()
     families = {n: family("arithmetic", min_statements=n, max_statements=n) for n in mix.lengths}
     every_input = families[min(families)].inputs()
@@ -93,13 +95,10 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
     while True:
         chosen = list(dict.fromkeys(pool[i] for i in generator.integers(len(pool), size=5)))[: 1 + pick_distractors()]
         program, *others = [sketch(name) for name in chosen]
-        mode, phrasing = pick_mode(), 0
+        mode = pick_mode()
         x, template = question()
-        # Nothing is drawn for a mix of code alone: its stream is the one that pbb-small was made with.
-        in_words = bool(mix.language) and generator.random() < mix.language
-        if in_words:
-            phrasing = int(generator.integers(PHRASINGS))
-        shown = f"description_{mode}" if in_words else mode
+        shown = f"description_{mode}" if words.random() < mix.language else mode
+        phrasing = int(words.integers(PHRASINGS))
         document = [in_context_document(program, group, shown, x, template, others, generator, phrasing=phrasing)]
         for _ in range(turns - 1 if mode == "direct" else 0):
             document.append(call_document(program, group, "direct", *question()))

@@ -112,6 +112,7 @@ VOCABULARY = frozenset(
 """The words that phrases are made of: no variable may be called by one."""
 
 
+@functools.lru_cache(maxsize=10_000)
 def describe(program: Program, phrasing: int = 0) -> str:
     """Returns the program in words, in one line.
 
@@ -147,7 +148,7 @@ def parse(text: str) -> str:
         x = x * 2
         return x
     """
-    found = {source for source, end in _Reader(text).program(0) if end == len(text)}
+    found = {source for source, end in _read(text) if end == len(text)}
     if len(found) != 1:
         what = "can be read in more than one way" if found else "is no description"
         raise UsageError(f"{_short(text)!r} {what}; a description reads like 'zibble takes a number x. Add 3 to x. Return x.'")
@@ -160,8 +161,31 @@ def find(text: str) -> list[str]:
     >>> find("Here it is: zibble takes a number x. Return x. And so on.")
     ['def zibble(x):\\n    return x']
     """
-    starts = (match.start() for match in _heads().finditer(text))
-    return [source for start in starts for source in dict.fromkeys(source for source, _ in _Reader(text).program(start))]
+    lines = (text[match.start() :].split("\n", 1)[0] for match in _heads().finditer(text))
+    return [source for line in lines for source in dict.fromkeys(source for source, _ in _read(line))]
+
+
+def says(text: str, source: str) -> bool:
+    """Returns whether a text is a description of a program of this source.
+
+    >>> says("zibble takes a number x. Return x.", "def zibble(x):\\n    return (x)")
+    True
+    """
+    return any(end == len(text) and read == canonical(source) for read, end in _read(text))
+
+
+def canonical(source: str) -> str:
+    """Returns a source as `parse` writes it, so that two that differ in spaces or brackets only are equal."""
+    return ast.unparse(ast.parse(source))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _read(text: str) -> tuple[tuple[str, int], ...]:
+    """Returns every program that the beginning of a text may say, with the place where its words end."""
+    try:
+        return tuple(_Reader(text).program(0))
+    except RecursionError:  # rows of brackets that a model may write; a program that Python reads is never nested so deep
+        return ()
 
 
 def _short(text: str) -> str:
@@ -274,7 +298,7 @@ class _Reader:
             for found, end in self._phrase(_parts(head), start, {}):
                 for body, last in self._body(end):
                     source = f"def {found['N']}({found['V']}):\n{textwrap.indent(body, '    ')}"
-                    yield ast.unparse(ast.parse(source)), last
+                    yield canonical(source), last
 
     def _body(self, start: int) -> Iterator[tuple[str, int]]:
         """The sentences up to the first outermost return."""

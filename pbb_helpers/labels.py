@@ -9,20 +9,31 @@ from __future__ import annotations
 LABELS = {
     "base": "untuned",
     "in_context": "source in context (untuned)",
+    "in_context_description": "description in context (untuned)",
     "source_only": "source only (no stage 1)",
     "stage1_only": "stage 1 only (no w/o IO source)",
     "shuffled_source": "shuffled sources",
     "proactive": "proactive",
     "mixture": "mixture (one stage)",
+    "description": "description instead of source",  # the condition, and the way of answering
+    "code_to_description": "code, then descriptions",
+    "description_to_code": "descriptions, then code",
     "with_io": "w/ IO",
     "without_io": "w/o IO",
     "direct": "direct",
     "cot": "chain of thought",
     "recall": "recall, then step through",
+    "recall_description": "recall in words, then step through",
     "source": "source reproduced",
     "in_context_direct": "direct, source in context",
     "in_context_cot": "chain of thought, source in context",
     "in_context_recall": "recall, source in context",
+    "in_context_description_direct": "direct, description in context",
+    "in_context_description_cot": "chain of thought, description in context",
+    "in_context_description_recall": "recall, description in context",
+    "description_direct": "direct, in words",
+    "description_cot": "chain of thought, in words",
+    "description_recall": "recall, in words",
     "stage1": "stage 1",
     "stage2": "stage 2",
 }
@@ -34,10 +45,34 @@ COLOURS = {
     "shuffled_source": "#CC79A7",
     "proactive": "#D55E00",
     "mixture": "#009E73",
+    "in_context_description": "#332288",
+    "description": "#E69F00",
+    "code_to_description": "#B2182B",
+    "description_to_code": "#999933",
 }
-MARKERS = {"base": "X", "in_context": "*", "source_only": "v", "stage1_only": "s", "shuffled_source": "D", "proactive": "o", "mixture": "P"}
-MODE_COLOURS = {"direct": "#0072B2", "cot": "#D55E00", "recall": "#009E73", "source": "#7A7A7A"}
-_SPARE = ("#E69F00", "#8C510A", "#5E3C99", "#01665E", "#B2182B")  # for conditions that this table does not know yet
+MARKERS = {
+    "base": "X",
+    "in_context": "*",
+    "source_only": "v",
+    "stage1_only": "s",
+    "shuffled_source": "D",
+    "proactive": "o",
+    "mixture": "P",
+    "in_context_description": "p",
+    "description": "h",
+    "code_to_description": "<",
+    "description_to_code": ">",
+}
+MODE_COLOURS = {
+    "direct": "#0072B2",
+    "cot": "#D55E00",
+    "recall": "#009E73",
+    "source": "#7A7A7A",
+    "description_direct": "#56B4E9",
+    "description_cot": "#E69F00",
+    "description_recall": "#999933",
+}
+_SPARE = ("#117733", "#8C510A", "#5E3C99", "#01665E", "#B2182B")  # for conditions that this table does not know yet
 
 
 def label(name: str) -> str:

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from pbb_helpers import labels, plots, statistics
+from pbb_helpers.conditions import CONDITIONS
+from pbb_helpers.documents import EVERY_MODE
 from pbb_helpers.programs import UsageError
 
 ACCURACY = {
@@ -136,7 +138,7 @@ def test_recall_without_source_answers_is_an_error() -> None:
 
 
 def test_conditions_differ_in_marker_and_in_colour_also_without_red_or_green() -> None:
-    assert set(labels.COLOURS) == set(labels.MARKERS) == set(ACCURACY) and len(set(labels.MARKERS.values())) == len(ACCURACY)
+    assert set(labels.COLOURS) == set(labels.MARKERS) == set(CONDITIONS) and len(set(labels.MARKERS.values())) == len(CONDITIONS)
     # Viénot, Brettel and Mollon 1999: what a deuteranope and a protanope see of linear RGB.
     seen = {"deuteranope": [[0.29275, 0.70725, -0.02234], [0.29275, 0.70725, -0.02234], [-0.02234, 0.02234, 1.0]],
             "protanope": [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]]}  # fmt: skip
@@ -145,6 +147,10 @@ def test_conditions_differ_in_marker_and_in_colour_also_without_red_or_green() -
         for a, b in combinations(shades, 2):
             distance = float(np.abs(np.clip(shades[a], 0, 1) ** (1 / 2.2) - np.clip(shades[b], 0, 1) ** (1 / 2.2)).max())
             assert distance > 0.08, f"{a} and {b} look alike"
+
+
+def test_every_condition_and_way_of_answering_has_words() -> None:
+    assert {*CONDITIONS, *EVERY_MODE, "description_direct", "description_cot", "description_recall"} <= set(labels.LABELS)
 
 
 def save(folder: Path, **change) -> Path:
