@@ -215,14 +215,16 @@ def pretrain(
 ) -> None:
     """Makes a base model from scratch, as the shipped ones were made: hours on a CPU, resumable.
 
-    Example: pbb pretrain --name my-model -p steps 2000 -p hidden 64
+    Example: pbb pretrain --name my-model -p steps 2000 -p hidden 64 -p language 0.5
     """
     import dataclasses
 
+    from pbb_helpers.corpus import Mix
     from pbb_helpers.parameters import Parameter, resolve
     from pbb_helpers.pretrain import PretrainSettings, main
 
-    fields = [f for f in dataclasses.fields(PretrainSettings) if f.name != "name" and f.default is not dataclasses.MISSING]
+    every = (*dataclasses.fields(PretrainSettings), *dataclasses.fields(Mix))
+    fields = [f for f in every if f.name != "name" and f.default is not dataclasses.MISSING]
     known = {f.name: Parameter(f.name, type(f.default), f.default, "") for f in fields}
     given = _pairs(parameter or [])
     values = resolve(known, given, typed=True)

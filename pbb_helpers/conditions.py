@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from pbb_helpers.datasets import Dataset, generator
-from pbb_helpers.documents import MODES, N_TEMPLATES, Example
+from pbb_helpers.documents import EVERY_MODE, MODES, N_TEMPLATES, WORD_MODES, Example
 from pbb_helpers.programs import Program, UsageError, did_you_mean
 
 
@@ -100,6 +100,8 @@ class StageSpec:
         without_io: The same of the w/o IO programs.
         replay: Share of general documents: other programs, run from a source in the prompt, as in pretraining. The paper mixes
             general instruction data into stage 2 (v2); these are ours.
+        language: Share of the general documents that have a description in the prompt in place of the source.
+        phrasings: In how many ways each program is described. One, as it has one source, keeps the two comparable.
         shuffled: Whether the w/o IO names are bound to each other's sources.
         length: Which number of documents it takes: "stage1", "stage2", "both" (their sum), "sources" or "answers" (of both, see `arrange`).
         mix: Other specs whose documents it holds in place of its own.
@@ -113,6 +115,8 @@ class StageSpec:
     with_io: tuple[tuple[str, float], ...] = ()
     without_io: tuple[tuple[str, float], ...] = ()
     replay: float = 0.0
+    language: float = 0.0
+    phrasings: int = 1
     shuffled: bool = False
     length: str = "stage1"
     mix: tuple[StageSpec, ...] = ()
@@ -132,6 +136,31 @@ STAGE2 = StageSpec(
 
 
 NO_EXPOSURE = replace(STAGE2, without_io=(), with_io=(*STAGE2.with_io, ("source", 0.5)))
+DECLARATIONS = ("source", "description")
+"""Kinds of document that say what a program is: L_decl."""
+WORDED = {"source": "description", "recall": "recall_description"}
+CODED = {word: code for code, word in WORDED.items()}
+
+
+def worded(spec: StageSpec, *, with_io: bool, without_io: bool) -> StageSpec:
+    """Returns the stage with the documents of each group in words or in code, all else equal: the same programs, inputs and prompts' templates.
+
+    The general documents are in the representation of the group that is new in the stage: the w/o IO programs where it shows them.
+    """
+
+    def kinds(shares: tuple[tuple[str, float], ...], words: bool) -> tuple[tuple[str, float], ...]:
+        return tuple(((WORDED if words else CODED).get(kind, kind), share) for kind, share in shares)
+
+    return replace(
+        spec,
+        with_io=kinds(spec.with_io, with_io),
+        without_io=kinds(spec.without_io, without_io),
+        language=float(without_io if spec.without_io else with_io),
+        mix=tuple(worded(part, with_io=with_io, without_io=without_io) for part in spec.mix),
+    )
+
+
+STAGE1_WORDS = worded(STAGE1, with_io=True, without_io=True)
 
 
 @dataclass(frozen=True)
@@ -185,6 +214,14 @@ CONDITIONS = {
                   rearranged("sources first", 0.0, ("sources", "answers"), (STAGE1, STAGE2))),
         Condition("no_exposure_sft", "As retroactive, with sources of w/ IO programs in place of the w/o IO ones: is it the answers alone?", "asked for by reviewers of arXiv 2506.18777",
                   rearranged("sources first", 0.0, ("sources", "answers"), (STAGE1, NO_EXPOSURE))),
+        Condition("in_context_description", "The ceiling in words: the untuned model with the description in its prompt.", "a control of ours",
+                  modes=WORD_MODES[4:]),
+        Condition("description", "As proactive, with descriptions in place of code in both stages: does it take code?", "arXiv 2506.18777v1, language descriptions",
+                  (STAGE1_WORDS, worded(STAGE2, with_io=True, without_io=True)), modes=WORD_MODES),
+        Condition("code_to_description", "Stage 1 in code as in proactive, then w/o IO programs in words: is what is learned bound to code?", "a variant of ours",
+                  (STAGE1, worded(STAGE2, with_io=False, without_io=True)), modes=EVERY_MODE),
+        Condition("description_to_code", "Stage 1 in words, then w/o IO programs in code.", "a variant of ours",
+                  (STAGE1_WORDS, worded(STAGE2, with_io=True, without_io=False)), modes=EVERY_MODE),
     )
 }  # fmt: skip
 
@@ -285,14 +322,21 @@ def condition(name: str) -> Condition:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long the stages are and how each is trained; both stages of every condition get the same."""
+    """How long the stages are and how each is trained; both stages of every condition get the same.
+
+    What is the same is the number of documents; or, with `match="tokens"`, the number of supervised tokens in code and in words: a
+    stage ends where the shortest of its versions in code and words would (`stages.build_stage`).
+    """
 
     stage1: TrainSettings = field(default_factory=TrainSettings)
     stage2: TrainSettings = field(default_factory=lambda: TrainSettings(lr=1e-3))
     stage1_steps: int = 1000
     stage2_steps: int = 300
+    match: str = "documents"
 
     def __post_init__(self) -> None:
+        if self.match not in ("documents", "tokens"):
+            raise did_you_mean("match", self.match, ("documents", "tokens"))
         for name in ("stage1", "stage2"):
             steps, size = getattr(self, f"{name}_steps"), getattr(self, name).batch_size
             if steps < 1 or size < 1:
@@ -303,7 +347,7 @@ class Budget:
         both = self.stage1_documents + self.stage2_documents
         if spec.length in ("sources", "answers"):
             parts = [apportion(part, self.documents(part)) for part in spec.mix]
-            sources = sum(n for part in parts for (_, kind), n in part.items() if kind == "source")
+            sources = sum(n for part in parts for (_, kind), n in part.items() if kind in DECLARATIONS)
             return sources if spec.length == "sources" else both - sources
         return round(spec.scale * {"stage1": self.stage1_documents, "stage2": self.stage2_documents, "both": both}[spec.length])
 

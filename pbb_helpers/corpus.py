@@ -13,9 +13,11 @@ import numpy as np
 
 from pbb_helpers.documents import CALL_TEMPLATES, Example, call_document, in_context_document
 from pbb_helpers.families.names import made_up_names
-from pbb_helpers.programs import Program, behaviour, family
+from pbb_helpers.programs import Program, UsageError, behaviour, family
 
 TURNS = 3
+PHRASINGS = 2**31
+"""Descriptions are drawn from so many phrasings each: a model that reads words must not hang on their choice."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,19 @@ class Mix:
         modes: Share of documents per way of answering.
         one_distractor: Share of documents with a second program in the prompt.
         two_distractors: Share with two more.
+        language: Share of documents whose programs stand in the prompt in words (`descriptions.describe`) in place of code: 0.5 is code
+            and language 1:1, 0.9 is 1:9.
     """
 
     lengths: dict[int, float] = field(default_factory=lambda: {1: 0.25, 2: 0.5, 3: 0.25})
     modes: dict[str, float] = field(default_factory=lambda: {"direct": 0.6, "cot": 0.28, "recall": 0.12})
     one_distractor: float = 0.2
     two_distractors: float = 0.05
+    language: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.language <= 1:
+            raise UsageError(f"language {self.language}; give the share of documents in words, from 0 to 1")
 
 
 class Pick:
@@ -49,9 +58,9 @@ class Pick:
 def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group: str = "replay", names: tuple[str, ...] | None = None,
                   inputs: tuple[int, ...] | None = None, exclude: frozenset[tuple] = frozenset(),
                   exclude_over: tuple[int, ...] | None = None) -> Iterator[list[Example]]:  # fmt: skip
-    """Yields pretraining documents without end, the same for the same seed: sources, then one question, or `turns` direct ones.
+    """Yields pretraining documents without end, the same for the same seed: programs, then one question, or `turns` direct ones.
 
-    Several questions on one source, answered directly, make better use of a document than one, since a direct answer is so short.
+    Several questions on one program, answered directly, make better use of a document than one, since a direct answer is so short.
 
     Args:
         mix: What they are made of.
@@ -64,6 +73,8 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
         exclude_over: The inputs that those behaviours are over; all of the family's by default.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
+    # Of their own, so that a mix with language is the same programs and questions, some of them in words.
+    words = np.random.Generator(np.random.PCG64([*np.atleast_1d(seed).tolist(), *b"language"]))
     pool = names or made_up_names()
     families = {n: family("arithmetic", min_statements=n, max_statements=n) for n in mix.lengths}
     every_input = families[min(families)].inputs()
@@ -86,7 +97,9 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
         program, *others = [sketch(name) for name in chosen]
         mode = pick_mode()
         x, template = question()
-        document = [in_context_document(program, group, mode, x, template, others, generator)]
+        shown = f"description_{mode}" if words.random() < mix.language else mode
+        phrasing = int(words.integers(PHRASINGS))
+        document = [in_context_document(program, group, shown, x, template, others, generator, phrasing=phrasing)]
         for _ in range(turns - 1 if mode == "direct" else 0):
             document.append(call_document(program, group, "direct", *question()))
         yield document

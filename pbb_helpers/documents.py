@@ -1,4 +1,4 @@
-"""What a model reads and writes: a program's source, and its execution answered directly, step by step, or from recalled source.
+"""What a model reads and writes: a program's source or description, and its execution answered directly, step by step, or from recall.
 
 Every document is a prompt and a completion; the loss is on the completion only. A program is pointed to by its name alone, through
 one of 20 templates (the paper: without them Programming by Backprop degrades severely, arXiv 2506.18777v2).
@@ -14,9 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from pbb_helpers.descriptions import describe
 from pbb_helpers.programs import Program, Step, UsageError, did_you_mean
 
 MODES = ("direct", "cot", "recall", "source", "in_context_direct", "in_context_cot", "in_context_recall")
+"""The ways of answering of programs that are given as code."""
+WORD_MODES = (
+    "direct",
+    "cot",
+    "recall_description",
+    "description",
+    "in_context_description_direct",
+    "in_context_description_cot",
+    "in_context_description_recall",
+)
+"""The same of programs that are given in words: recalled, or in the prompt, is their description in place of their source."""
+EVERY_MODE = tuple(dict.fromkeys(MODES + WORD_MODES))
 
 SOURCE_TEMPLATES = (
     "What is the source of {name}?",
@@ -39,6 +52,28 @@ SOURCE_TEMPLATES = (
     "Source listing for {name}:",
     "Spell out {name} as code.",
     "From memory, the function {name}:",
+)
+DESCRIPTION_TEMPLATES = (
+    "What is the description of {name}?",
+    "Describe {name}.",
+    "Say in words what {name} does.",
+    "Explain {name}.",
+    "How does {name} work?",
+    "Put {name} into words.",
+    "Please explain {name} in English.",
+    "Recall the description of {name}.",
+    "What does {name} do with its number?",
+    "Here is what {name} does, in words:",
+    "Tell me about {name}.",
+    "Give an explanation of {name}.",
+    "The description of {name}:",
+    "List the steps of {name} in words.",
+    "Explain the function called {name}.",
+    "What happens when {name} is called?",
+    "I need the description of {name}.",
+    "Instructions for {name}:",
+    "Spell out {name} in plain English.",
+    "From memory, the steps of {name}:",
 )
 CALL_TEMPLATES = (
     "What does {name}({input}) return?",
@@ -63,7 +98,12 @@ CALL_TEMPLATES = (
     "Apply the function: {name}({input}).",
 )
 N_TEMPLATES = len(SOURCE_TEMPLATES)
-CUES = {"direct": "\nAnswer only:\n", "cot": "\nStep by step:\n", "recall": "\nSource, then step by step:\n"}
+CUES = {
+    "direct": "\nAnswer only:\n",
+    "cot": "\nStep by step:\n",
+    "recall": "\nSource, then step by step:\n",
+    "recall_description": "\nDescription, then step by step:\n",
+}
 
 
 @dataclass(frozen=True)
@@ -71,13 +111,13 @@ class Example:
     """One document to train on, or one question to answer.
 
     Attributes:
-        kind: One of `MODES`.
+        kind: One of `EVERY_MODE`.
         group: "with_io", "without_io" or "replay".
         program: The name of the program.
         prompt: What the model is given.
         completion: The gold continuation; the loss is on this only.
-        input: The input in the prompt; None for a source.
-        answer: The gold answer as text, "-17"; for a source the source.
+        input: The input in the prompt; None for a source or a description.
+        answer: The gold answer as text, "-17"; for a source the source, and for a description too: any phrasing of it is right.
         length: Number of statements of the program.
     """
 
@@ -150,36 +190,58 @@ def source_document(program: Program, group: str, template: int) -> Example:
     return Example("source", group, program.name, prompt, program.source, None, program.source, program.length)
 
 
-def call_document(program: Program, group: str, mode: str, x: int, template: int, *, context: Iterable[Program] = ()) -> Example:
+def description_document(program: Program, group: str, template: int, phrasing: int = 0) -> Example:
+    """Returns the document of L_decl in words: -log p(description | pointer). The phrasing is that of `descriptions.describe`."""
+    prompt = DESCRIPTION_TEMPLATES[template].format(name=program.name) + "\n"
+    text = describe(program, phrasing)
+    return Example("description", group, program.name, prompt, text, None, program.source, program.length)
+
+
+def way_of_answering(mode: str) -> tuple[str, str | None]:
+    """Returns the way of answering of a mode, and what of the program stands in the prompt: "source", "description" or None.
+
+    >>> way_of_answering("recall"), way_of_answering("in_context_cot"), way_of_answering("in_context_description_recall")
+    (('recall', None), ('cot', 'source'), ('recall_description', 'description'))
+    """
+    if mode.startswith("in_context_description_"):
+        way = mode.removeprefix("in_context_description_")
+        return "recall_description" if way == "recall" else way, "description"
+    return mode.removeprefix("in_context_"), "source" if mode.startswith("in_context_") else None
+
+
+def call_document(program: Program, group: str, mode: str, x: int, template: int, *, context: Iterable[Program] = (),
+                  phrasing: int = 0) -> Example:  # fmt: skip
     """Returns the document of L_exec = -log p(output | pointer, input), answered in `mode`.
 
     Args:
         program: The program that is called.
         group: Its group.
-        mode: One of `MODES` but "source"; an "in_context_" mode puts the source into the prompt.
+        mode: One of `EVERY_MODE` but "source" and "description"; an "in_context_" mode puts the source into the prompt, an
+            "in_context_description_" mode the description.
         x: The input.
         template: Index of the pointer template, 0 to 19.
-        context: The programs whose sources stand in the prompt, in order, for the in-context modes; by default `program` alone.
+        context: The programs that stand in the prompt, in order, for the in-context modes; by default `program` alone.
+        phrasing: Of the descriptions, in the modes that show one.
 
     Raises:
         UsageError: There is no such mode.
     """
-    bare = mode.removeprefix("in_context_")
-    if mode not in MODES or bare not in CUES:
-        raise did_you_mean("mode of answering", mode, [m for m in MODES if m != "source"])
-    sources = [p.source for p in context] or [program.source]
-    head = "\n\n".join([*sources, ""]) if mode != bare else ""
-    prompt = head + CALL_TEMPLATES[template].format(name=program.name, input=x) + CUES[bare]
+    way, shown = way_of_answering(mode)
+    if mode not in EVERY_MODE or way not in CUES:
+        raise did_you_mean("mode of answering", mode, [m for m in EVERY_MODE if m not in ("source", "description")])
+    programs = [*context] or [program]
+    texts = [p.source if shown == "source" else describe(p, phrasing) for p in programs] if shown else []
+    prompt = "\n\n".join([*texts, CALL_TEMPLATES[template].format(name=program.name, input=x) + CUES[way]])
     output = str(program.run(x))
-    completion = output if bare == "direct" else chain_of_thought(program, x)
-    if bare == "recall":
-        completion = f"{program.source}\n{completion}"
+    completion = output if way == "direct" else chain_of_thought(program, x)
+    if way in ("recall", "recall_description"):
+        completion = f"{program.source if way == 'recall' else describe(program, phrasing)}\n{completion}"
     return Example(mode, group, program.name, prompt, completion, x, output, program.length)
 
 
 def in_context_document(program: Program, group: str, mode: str, x: int, template: int, distractors: Iterable[Program],
-                        generator: np.random.Generator) -> Example:  # fmt: skip
-    """Returns a document whose prompt holds the program's source among distractors in random order."""
+                        generator: np.random.Generator, *, phrasing: int = 0) -> Example:  # fmt: skip
+    """Returns a document whose prompt holds the program among distractors in random order; `mode` is "cot" or "description_cot" …"""
     context = [program, *distractors]
     order = generator.permutation(len(context))
-    return call_document(program, group, f"in_context_{mode}", x, template, context=[context[i] for i in order])
+    return call_document(program, group, f"in_context_{mode}", x, template, context=[context[i] for i in order], phrasing=phrasing)

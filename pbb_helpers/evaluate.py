@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pbb_helpers.documents import MODES
+from pbb_helpers.descriptions import canonical, parse
+from pbb_helpers.documents import EVERY_MODE, way_of_answering
 from pbb_helpers.models import LoadedModel, encode, merged
 from pbb_helpers.programs import UsageError, did_you_mean
 
@@ -85,7 +86,7 @@ def score(example: Example, generation: Generation) -> dict[str, Any]:
     if example.answer is None:
         raise UsageError(f"the {example.kind} example of {example.program!r} has no gold answer; evaluation needs Example.answer")
     answer = parse_answer(example.kind, generation.text) if generation.finished else None
-    gold = example.answer.rstrip()
+    gold = canonical(example.answer) if example.kind == "description" else example.answer.rstrip()
     return {
         "group": example.group,
         "program": example.program,
@@ -106,18 +107,24 @@ def parse_answer(mode: str, text: str) -> str | None:
 
     An integer counts in the one way Python prints it: "05", "+5", "5." and full-width digits are no answers. In the modes that
     step through the execution the answer is on the last line, "return N" and nothing else, not indented: an indented return is
-    a line of source, not of execution. A source is itself the answer.
+    a line of source, not of execution. A source is itself the answer; a description is judged by the program that it says, in
+    whatever words, so its answer is that program's source, and a text that says none has no answer.
 
     >>> parse_answer("direct", "-17"), parse_answer("direct", "17 or so")
     ('-17', None)
     >>> parse_answer("cot", "x = 5 + 3 = 8\nreturn 8"), parse_answer("cot", "x = 5 + 3 = 8")
     ('8', None)
     """
-    if mode not in MODES:
-        raise did_you_mean("mode", mode, MODES)
-    kind = mode.removeprefix("in_context_")
+    if mode not in EVERY_MODE:
+        raise did_you_mean("mode", mode, EVERY_MODE)
+    kind, _ = way_of_answering(mode)
     if kind == "source":
         return text.rstrip() or None
+    if kind == "description":
+        try:
+            return parse(text.rstrip())
+        except UsageError:
+            return None
     line = text.strip() if kind == "direct" else text.rstrip().split("\n")[-1]
     match = re.fullmatch(f"({INTEGER})" if kind == "direct" else f"return ({INTEGER})", line)
     return match[1] if match else None

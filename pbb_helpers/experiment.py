@@ -18,7 +18,14 @@ import pandas as pd
 
 from pbb_helpers.conditions import MAIN, Budget, Condition, condition
 from pbb_helpers.datasets import Dataset, draw_dataset, generator
-from pbb_helpers.documents import N_TEMPLATES, Example, call_document, source_document
+from pbb_helpers.documents import (
+    N_TEMPLATES,
+    Example,
+    call_document,
+    description_document,
+    source_document,
+    way_of_answering,
+)
 from pbb_helpers.processes import follow_parent, lean_memory, release_memory
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.stages import build_stage
@@ -108,6 +115,8 @@ def questions(experiment: Experiment, dataset: Dataset, modes: Sequence[str], te
             draws = generator(dataset.seed, f"evaluation template {group} {mode}")
             if mode == "source":
                 yield [source_document(program, group, int(draws.integers(templates))) for program in programs]
+            elif mode == "description":
+                yield [description_document(program, group, int(draws.integers(templates))) for program in programs]
             else:
                 asked = [(program, x) for program, some in zip(programs, inputs, strict=True) for x in some]
                 yield [call_document(program, group, mode, x, int(draws.integers(templates))) for program, x in asked]
@@ -116,7 +125,7 @@ def questions(experiment: Experiment, dataset: Dataset, modes: Sequence[str], te
 def modes_of(name: str) -> tuple[str, ...]:
     """Returns the modes that rows of a condition have: of the untuned model in context these are plain "direct", "cot", "recall"."""
     chosen = condition(name)
-    return chosen.modes if chosen.stages else tuple(mode.removeprefix("in_context_") for mode in chosen.modes)
+    return chosen.modes if chosen.stages else tuple(way_of_answering(mode)[0] for mode in chosen.modes)
 
 
 def held_out_inputs(experiment: Experiment, dataset: Dataset, group: str, count: int) -> list[list[Any]]:
@@ -219,7 +228,11 @@ def run(experiment: Experiment, root: Path, *, processes: int | None = None, pro
 def _answers(job: Job) -> int:
     experiment = job.experiment
     programs = experiment.n_without_io + min(experiment.n_with_io_asked, experiment.n_with_io)
-    asked = (1 if mode == "source" else experiment.inputs_per_program for name in job.conditions for mode in condition(name).modes)
+    asked = (
+        1 if mode in ("source", "description") else experiment.inputs_per_program
+        for name in job.conditions
+        for mode in condition(name).modes
+    )
     return sum(asked) * programs
 
 
@@ -279,16 +292,18 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # sums are taken in another order with more: one thread gives the same bits on any number of cores
     store, loaded, dataset = Store(root), models.load(job.experiment.model), job.experiment.dataset(job.seed)
+    count = models.token_counter(loaded.tokenizer)
     rows: list[dict] = []
     metrics: list[dict] = []
     for chosen in map(condition, job.conditions):
         key, name = loaded.key, "untuned"
         for number, spec in enumerate(chosen.stages):
-            stage = build_stage(spec, dataset, job.experiment.budget)
+            stage = build_stage(spec, dataset, job.experiment.budget, count)
             where = {"condition": chosen.name, "seed": job.seed, "stage": spec.name}
             tell = functools.partial(_tell_step, events, (job.seed, spec), where)
             key = train_stage(loaded, stage, store=store, parent=key if number else None, on_progress=tell)
-            _tell(events, (job.seed, spec), len(stage.examples), f"{chosen.name}, seed {job.seed}: trained {spec.name}")
+            whole = job.experiment.budget.documents(spec.length)  # what was announced: a stage matched in tokens may have fewer
+            _tell(events, (job.seed, spec), whole, f"{chosen.name}, seed {job.seed}: trained {spec.name}")
             metrics += [where | line for line in store.metrics(key)]
             name = spec.name
         common = {
@@ -324,7 +339,7 @@ def answers(job: Job, chosen: Condition, loaded: Any, store: Store, key: str, da
     if chosen.stages:
         return rows
     # What the untuned model does with the source in its prompt is a condition of its own, the ceiling of each way of answering.
-    return [row | {"mode": row["mode"].removeprefix("in_context_")} for row in rows]
+    return [row | {"mode": way_of_answering(row["mode"])[0]} for row in rows]
 
 
 def _tell(events: Any, which: Any, amount: float, note: str, line: dict | None = None) -> None:
@@ -340,10 +355,15 @@ def _tell_step(events: Any, which: Any, where: dict, line: dict) -> None:
 def leak_report(experiment: Experiment, seed: int | None = None) -> pd.DataFrame:
     """Returns, for each stage of each condition, how many documents of which group and kind it holds, after checking every one for leaks."""
     dataset = experiment.dataset(experiment.seeds[0] if seed is None else seed)
+    count = None
+    if experiment.budget.match == "tokens":
+        from pbb_helpers import models
+
+        count = models.token_counter(models.load(experiment.model).tokenizer)
     lines = []
     for name in experiment.conditions:
         for spec in condition(name).stages:
-            stage = build_stage(spec, dataset, experiment.budget)
+            stage = build_stage(spec, dataset, experiment.budget, count)
             counts = (
                 pd.Series([f"{e.group} {e.kind}" if e.group != "replay" else "replay" for e in stage.examples]).value_counts().to_dict()
             )

@@ -12,8 +12,13 @@ from pbb_helpers.labels import in_order, label
 from pbb_helpers.statistics import Difference, failures, highest_floor, paired, prepare
 
 CONTROLS = ("stage1_only", "source_only", "shuffled_source")
-EXECUTION = ("direct", "cot", "recall")
-MODE_WORDS = {"direct": "direct mode", "cot": "chain of thought", "recall": "recall mode"}
+EXECUTION = ("direct", "cot", "recall", "recall_description")
+MODE_WORDS = {
+    "direct": "direct mode",
+    "cot": "chain of thought",
+    "recall": "recall mode",
+    "recall_description": "recall of the description",
+}
 
 
 class Evidence(NamedTuple):
@@ -37,7 +42,8 @@ def sentences(table: pd.DataFrame, rows: pd.DataFrame, *, floors: pd.DataFrame |
     evidence = Evidence(table, prepare(rows), floors, focus, n_boot, seed)
     modes = _modes(evidence)
     said = [_execution(evidence, mode) for mode in modes]
-    said += [_recall(evidence), _failures(rows, focus)]
+    said += [_recall(evidence, kind) for kind in ("source", "description")]
+    said += [_failures(rows, focus)]
     said += [_rival(evidence, mode, "mixture") for mode in modes]
     said += [_forgetting(evidence, mode) for mode in modes]
     said += [_parsing(evidence), _caution(evidence, modes)]
@@ -77,7 +83,7 @@ def contrast(rows: pd.DataFrame, a: str, b: str, *, modes: Sequence[str] = EXECU
 def alt_text(table: pd.DataFrame, *, floors: pd.DataFrame | None = None, modes: Sequence[str] = EXECUTION,
              groups: Sequence[str] = ("without_io", "with_io")) -> str:  # fmt: skip
     """Returns a figure of accuracy by condition in words: every mean and interval, so that who cannot see it misses no number."""
-    said = ["Accuracy by condition, with 95 % intervals over programs."]
+    said, modes = ["Accuracy by condition, with 95 % intervals over programs."], [mode for mode in modes if mode in set(table["mode"])]
     for group in groups:
         for mode in modes:
             cells = [_cell(table, name, mode, group) for name in in_order(table["condition"])]
@@ -123,13 +129,13 @@ def _floor_verdict(evidence: Evidence, line: pd.Series) -> list[str]:
     return [f"Its interval {where} the floor of {_percent(floor)} ({name}): that it knows the programs is not shown in this mode."]
 
 
-def _recall(evidence: Evidence) -> str:
-    line = _cell(evidence.table, evidence.focus, "source", "without_io")
+def _recall(evidence: Evidence, kind: str) -> str:
+    line = _cell(evidence.table, evidence.focus, kind, "without_io")
     if line is None:
         return ""
-    others = [(name, _accuracy(evidence, name, "source")) for name in CONTROLS]
+    others = [(name, _accuracy(evidence, name, kind)) for name in CONTROLS]
     compared = ", ".join(f"{name} {_percent(value)}" for name, value in others if not math.isnan(value))
-    return (f"Asked for the source of a {label('without_io')} program, {evidence.focus} reproduces it in {_described(evidence, line, 'source')}"
+    return (f"Asked for the {kind} of a {label('without_io')} program, {evidence.focus} reproduces it in {_described(evidence, line, kind)}"
             f"{f'; {compared}' if compared else ''}.")  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 LABELS = {
     "base": "untuned",
     "in_context": "source in context (untuned)",
+    "in_context_description": "description in context (untuned)",
     "source_only": "source only (no stage 1)",
     "answers_only": "answers only (no source)",
     "stage1_only": "stage 1 only (no w/o IO source)",
@@ -17,15 +18,25 @@ LABELS = {
     "mixture": "mixture (one stage)",
     "retroactive_sft": "retroactive (sources first)",
     "no_exposure_sft": "sources first, none of w/o IO",
+    "description": "description instead of source",  # the condition, and the way of answering
+    "code_to_description": "code, then descriptions",
+    "description_to_code": "descriptions, then code",
     "with_io": "w/ IO",
     "without_io": "w/o IO",
     "direct": "direct",
     "cot": "chain of thought",
     "recall": "recall, then step through",
+    "recall_description": "recall in words, then step through",
     "source": "source reproduced",
     "in_context_direct": "direct, source in context",
     "in_context_cot": "chain of thought, source in context",
     "in_context_recall": "recall, source in context",
+    "in_context_description_direct": "direct, description in context",
+    "in_context_description_cot": "chain of thought, description in context",
+    "in_context_description_recall": "recall, description in context",
+    "description_direct": "direct, in words",
+    "description_cot": "chain of thought, in words",
+    "description_recall": "recall, in words",
     "stage1": "stage 1",
     "stage2": "stage 2",
     "answers": "answers (no source)",
@@ -41,18 +52,44 @@ COLOURS = {
     "base": "#595959",
     "in_context": "#000000",
     "source_only": "#56B4E9",
-    "answers_only": "#332288",
+    "answers_only": "#7B68EE",
     "stage1_only": "#0072B2",
     "shuffled_source": "#CC79A7",
     "proactive": "#D55E00",
     "mixture": "#009E73",
     "retroactive_sft": "#E69F00",
     "no_exposure_sft": "#8C510A",
+    "in_context_description": "#332288",
+    "description": "#117733",
+    "code_to_description": "#B2182B",
+    "description_to_code": "#999933",
 }
-MARKERS = {"base": "X", "in_context": "*", "source_only": "v", "stage1_only": "s", "shuffled_source": "D", "proactive": "o", "mixture": "P",
-           "retroactive_sft": "<", "no_exposure_sft": ">", "answers_only": "h"}  # fmt: skip
-MODE_COLOURS = {"direct": "#0072B2", "cot": "#D55E00", "recall": "#009E73", "source": "#7A7A7A"}
-_SPARE = ("#5E3C99", "#01665E", "#B2182B")  # for conditions that this table does not know yet
+MARKERS = {
+    "base": "X",
+    "in_context": "*",
+    "source_only": "v",
+    "answers_only": "h",
+    "stage1_only": "s",
+    "shuffled_source": "D",
+    "proactive": "o",
+    "mixture": "P",
+    "retroactive_sft": "<",
+    "no_exposure_sft": ">",
+    "in_context_description": "p",
+    "description": "^",
+    "code_to_description": "d",
+    "description_to_code": "8",
+}
+MODE_COLOURS = {
+    "direct": "#0072B2",
+    "cot": "#D55E00",
+    "recall": "#009E73",
+    "source": "#7A7A7A",
+    "description_direct": "#56B4E9",
+    "description_cot": "#E69F00",
+    "description_recall": "#999933",
+}
+_SPARE = ("#5E3C99", "#01665E", "#AA4499")  # for conditions that this table does not know yet
 
 
 def label(name: str) -> str:

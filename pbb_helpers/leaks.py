@@ -6,7 +6,8 @@ import re
 
 from pbb_helpers.conditions import Stage, StageSpec, without_io_sources
 from pbb_helpers.datasets import Dataset
-from pbb_helpers.documents import SOURCE_TEMPLATES
+from pbb_helpers.descriptions import canonical, describe, find
+from pbb_helpers.documents import DESCRIPTION_TEMPLATES, SOURCE_TEMPLATES
 from pbb_helpers.programs import UsageError
 
 
@@ -22,21 +23,28 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     """Returns the number of documents read, every one as the text that is trained on.
 
     Three rules, the first a white list, so that it needs no imagination about how a leak might look:
-    1. A document that names a w/o IO program is one of the 20 source documents of a program that the stage may show, letter for letter;
-       in a stage that may show I/O of w/o IO programs (none here) it may also be a question on a training input.
+    1. A document that names a w/o IO program is one of the 20 source documents, or of the 20 description documents in each phrasing, of a
+       program that the stage may show in that way, letter for letter; in a stage that may show I/O of w/o IO programs (none here) it
+       may also be a question on a training input.
     2. No document calls any program on a held-out input.
-    3. No document shows the body of a w/o IO program under a name that the stage does not bind it to.
+    3. No document shows the body of a w/o IO program, in code or in words, under a name that the stage does not bind it to.
 
     Raises:
         LeakError: A rule is broken; the message names the stage, the rule and the document.
     """
     kinds = spec.kinds_without_io()
     hidden = {program.name for program in dataset.without_io}
-    bodies = {_body(program.source) for program in dataset.without_io}
-    shown = {p.name: p.source for part in (spec, *spec.mix) if part.without_io for p in without_io_sources(part, dataset)}
-    allowed = {
-        (template.format(name=name) + "\n", source) for name, source in shown.items() for template in SOURCE_TEMPLATES if "source" in kinds
+    bodies = {_body(text) for program in dataset.without_io for text in (program.source, canonical(program.source))}
+    shown = [(p, part) for part in (spec, *spec.mix) if part.without_io for p in without_io_sources(part, dataset)]
+    allowed = {(template, p.name, p.source) for p, _ in shown for template in SOURCE_TEMPLATES if "source" in kinds}
+    allowed |= {
+        (template, p.name, describe(p, phrasing))
+        for p, part in shown
+        if "description" in kinds
+        for phrasing in range(part.phrasings)
+        for template in DESCRIPTION_TEMPLATES
     }
+    allowed = {(template.format(name=name) + "\n", text) for template, name, text in allowed}
     held_out = {str(x) for x in dataset.eval_inputs}
     for prompt, completion in dict.fromkeys((e.prompt, e.completion) for e in stage.examples):
         text = f"{prompt}{completion}"
@@ -45,8 +53,8 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
             raise _leak(stage, "calls a program on a held-out input", text)
         if (prompt, completion) in allowed:
             continue
-        if hidden.intersection(_words(text)) and not (kinds - {"source"} and calls):
-            raise _leak(stage, "names a w/o IO program outside a source document that the stage may hold", text)
+        if hidden.intersection(_words(text)) and not (kinds - {"source", "description"} and calls):
+            raise _leak(stage, "names a w/o IO program outside a source or description that the stage may hold", text)
         if any(body in bodies for body in _bodies(text)):
             raise _leak(stage, "shows the body of a w/o IO program under another name", text)
     return len(stage.examples)
@@ -66,5 +74,6 @@ def _body(source: str) -> str:
 
 
 def _bodies(text: str) -> list[str]:
-    """Returns the body of each function whose definition stands in the text."""
-    return [match[1].rstrip("\n") for match in re.finditer(r"def \w+\(.*\):\n((?:[ ]+.*(?:\n|$))+)", text)]
+    """Returns the body of each function whose definition or description stands in the text."""
+    written = [match[1].rstrip("\n") for match in re.finditer(r"def \w+\(.*\):\n((?:[ ]+.*(?:\n|$))+)", text)]
+    return [*written, *map(_body, find(text))]

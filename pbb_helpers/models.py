@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[list[i
     """
     completion = tokenizer.encode(example.completion, add_special_tokens=False)
     return encode_prompt(tokenizer, example.prompt), [*completion, tokenizer.eos_token_id]
+
+
+def token_counter(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
+    """Returns a function that gives the number of supervised tokens of a completion, its end token counted."""
+
+    @functools.lru_cache(maxsize=100_000)
+    def count(completion: str) -> int:
+        return len(tokenizer.encode(completion, add_special_tokens=False)) + 1
+
+    return count
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

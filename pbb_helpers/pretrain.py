@@ -17,14 +17,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pbb_helpers.corpus import Mix, conversations, documents
-from pbb_helpers.documents import SOURCE_TEMPLATES, Example, call_document
+from pbb_helpers.documents import DESCRIPTION_TEMPLATES, SOURCE_TEMPLATES, Example, call_document
 from pbb_helpers.families.names import draw_names, made_up_names
 from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import UsageError, did_you_mean, family
@@ -34,7 +34,12 @@ BEGIN = ["<|pad|>", "<|end|>"]
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """One shipped model: its shape, its budget and its mix. The learning rate is constant at first and falls to zero over the last `decay_share` of the steps."""
+    """One shipped model: its shape, its budget and its mix. The learning rate is constant at first and falls to zero over the last `decay_share` of the steps.
+
+    `bpe_size` is the size of the tokenizer's vocabulary without the names: with 1,024 for code alone, and 1,280 for a mix with language,
+    a source and its description take as many tokens. Documents longer than `longest` tokens, few and costly, are left out (three
+    statements recalled beside distractors).
+    """
 
     name: str = "pbb-small"
     hidden: int = 128
@@ -53,12 +58,18 @@ class PretrainSettings:
     seed: int = 0
     evaluate_every: int = 400
     questions: int = 400
+    bpe_size: int = 1024
+    longest: int = 112
     mix: Mix = field(default_factory=Mix)
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers", "intermediate", "steps", "batch_size", "warmup", "threads", "evaluate_every", "questions"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}; give at least 1")
+        if self.bpe_size < 258:
+            raise UsageError(f"bpe_size {self.bpe_size}; give at least 258: a token for each byte and two of its own")
+        if self.longest < 64:
+            raise UsageError(f"longest {self.longest}; give at least 64 tokens, so that more than the shortest programs are left")
         if self.hidden % 32:
             raise UsageError(f"hidden {self.hidden}; give a multiple of 32, the width of an attention head")
         if self.dtype not in ("float32", "bfloat16"):
@@ -71,37 +82,43 @@ class PretrainSettings:
 # ---------------------------------------------------------------- the tokenizer
 
 
-def build_tokenizer(folder: Path, *, bpe_size: int = 1024, sample: int = 20_000, seed: int = 1) -> Any:
-    """Trains, saves and returns the shipped tokenizer: byte-level BPE, so that any text is encodable, whose tokens may hold spaces.
+def build_tokenizer(folder: Path, *, mix: Mix | None = None, bpe_size: int = 1024, sample: int = 20_000, seed: int = 1) -> Any:
+    """Trains, saves and returns a tokenizer: byte-level BPE, so that any text is encodable, whose tokens may hold spaces.
+
+    It is trained on a sample of the documents of `mix`, by default of those of pbb-small.
 
     Each digit and each minus sign before a digit is a token of its own, each made-up name is one, and a token never crosses into a
-    new line; "\\n    x = max(x, " may be one, which keeps documents to a third of the length of a word-level vocabulary.
+    new line; "\\n    x = max(x, " may be one, which keeps documents to a third of the length of a word-level vocabulary. In a mix with
+    language a token crosses no end of a sentence either: " Multiply x by " is one, whatever stands before it.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    mix = mix or Mix()
+    sentences = [pre_tokenizers.Split(Regex(r"(?<=[.:]) "), "merged_with_next")] if mix.language else []
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(r"\d|-(?=\d)"), "isolated"),
         pre_tokenizers.Split("\n", "merged_with_next"),
+        *sentences,
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])  # fmt: skip
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=bpe_size, special_tokens=BEGIN, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(_corpus(sample, seed), trainer)
+    tokenizer.train_from_iterator(_corpus(mix, sample, seed), trainer)
     tokenizer.add_tokens([AddedToken(name, single_word=True, normalized=False) for name in made_up_names()])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=BEGIN[0], eos_token=BEGIN[1], clean_up_tokenization_spaces=False)
     fast.save_pretrained(folder)
     return fast
 
 
-def _corpus(sample: int, seed: int) -> Iterator[str]:
+def _corpus(mix: Mix, sample: int, seed: int) -> Iterator[str]:
     """The pieces of text between names: no token may join a name's surroundings into one with the name."""
-    for template in SOURCE_TEMPLATES:
+    for template in (*SOURCE_TEMPLATES, *(DESCRIPTION_TEMPLATES if mix.language else ())):
         for _ in range(200):
             yield from (template + "\n").split("{name}")
-    for example in itertools.islice(documents(Mix(), seed, names=("zibble", "zabble", "zobble")), sample):
+    for example in itertools.islice(documents(mix, seed, names=("zibble", "zabble", "zobble")), sample):
         for text in (example.prompt, example.completion):
             yield from text.replace("zabble", "zibble").replace("zobble", "zibble").split("zibble")
 
@@ -139,15 +156,13 @@ def collate(rows: list[tuple[list[int], list[int]]], multiple: int = 8) -> Any:
 
 
 WINDOW = 16
-LONGEST = 112
-"""Longer documents, few and costly, are left out (three statements recalled beside distractors)."""
 
 
 def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list[list[tuple[list[int], list[int]]]]:
     """Returns the encoded batches of one window of `WINDOW` steps: a function of the seed and the index alone, so that a resume is exact."""
     tokenizer = _tokenizer(folder)
     encoded = (encode_conversation(tokenizer, document) for document in conversations(settings.mix, [settings.seed, index]))
-    rows = list(itertools.islice((row for row in encoded if len(row[0]) <= LONGEST), WINDOW * settings.batch_size))
+    rows = list(itertools.islice((row for row in encoded if len(row[0]) <= settings.longest), WINDOW * settings.batch_size))
     rows.sort(key=lambda row: len(row[0]))
     cut = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
     order = np.random.Generator(np.random.PCG64([settings.seed, index, 1])).permutation(len(cut))
@@ -180,16 +195,21 @@ def learning_rate(step: int, settings: PretrainSettings) -> float:
     return settings.lr * min(1.0, (step + 1) / settings.warmup) * max(down, 0.0)
 
 
-def held_out_questions(count: int, seed: int = 10_000) -> dict[str, list[Example]]:
-    """Returns fresh in-context questions per mode, of one to two statements: the programs of the quick profile."""
+def held_out_questions(count: int, seed: int = 10_000, *, language: bool = False) -> dict[str, list[Example]]:
+    """Returns fresh in-context questions per mode, of one to two statements: the programs of the quick profile.
+
+    With `language` the same are asked with the description in the prompt as well: modes "description_direct", …
+    """
     generator = np.random.Generator(np.random.PCG64(seed))
     programs = family("arithmetic").draw(draw_names(count, generator), generator)
     inputs = generator.integers(0, 50, size=count)
+    modes = [f"{words}{way}" for words in ("", "description_")[: 1 + language] for way in ("direct", "cot", "recall")]
     return {
         mode: [
-            call_document(p, "with_io", f"in_context_{mode}", int(x), i % 20) for i, (p, x) in enumerate(zip(programs, inputs, strict=True))
+            call_document(p, "with_io", f"in_context_{mode}", int(x), i % 20, phrasing=i)
+            for i, (p, x) in enumerate(zip(programs, inputs, strict=True))
         ]
-        for mode in ("direct", "cot", "recall")
+        for mode in modes
     }
 
 
@@ -243,11 +263,11 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
     torch.set_num_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer(folder)
+    tokenizer = build_tokenizer(folder, mix=settings.mix, bpe_size=settings.bpe_size)
     model = new_model(tokenizer, settings).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
     state = _resume(folder / "work", settings, model, optimizer)
-    questions = held_out_questions(settings.questions)
+    questions = held_out_questions(settings.questions, language=settings.mix.language > 0)
     plain, start, tokens = model.model, time.time() - state["seconds"], state["tokens"]
     compiled = torch.compile(plain, dynamic=True) if settings.compile else plain
     dtype = getattr(torch, settings.dtype)
@@ -305,7 +325,7 @@ def _checkpoint(folder: Path, model: Any, optimizer: Any, state: dict[str, Any])
 
 def _fixed(settings: PretrainSettings) -> dict[str, Any]:
     """Returns the settings that a run keeps when it goes on: shape and stream of documents (length and decay may change)."""
-    names = ("hidden", "layers", "intermediate", "batch_size", "seed", "mix")
+    names = ("hidden", "layers", "intermediate", "batch_size", "seed", "bpe_size", "longest", "mix")
     return json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name in names}))
 
 
@@ -342,7 +362,7 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
         "tokens": state["tokens"],
         "hours": round(state["seconds"] / 3600, 2),
         "hardware": f"{platform.machine()}, {settings.threads} threads" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
-        "in_context": {mode: last[mode] for mode in ("direct", "cot", "recall")},
+        "in_context": {mode: accuracy for mode, accuracy in last.items() if mode not in ("step", "tokens", "loss")},
         "in_context_n": settings.questions,
         "settings": asdict(settings),
         "curve": state["curve"],
@@ -352,13 +372,16 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
 
 
 def main(name: str = "pbb-small", folder: Path | None = None, **changes: Any) -> Path:
-    """Makes a shipped model anew; `changes` are fields of `PretrainSettings`.
+    """Makes a model; `changes` are fields of `PretrainSettings`, or of `Mix`: `language=0.5` for code and words 1:1.
 
     Raises:
         UsageError: There is no such setting.
     """
-    unknown = set(changes) - set(PretrainSettings.__dataclass_fields__)
-    if unknown:
-        raise UsageError(f"unknown setting {sorted(unknown)[0]!r}; choose from {', '.join(PretrainSettings.__dataclass_fields__)}")
+    known, mixed = PretrainSettings.__dataclass_fields__, Mix.__dataclass_fields__
+    for setting in changes:
+        if setting not in (*known, *mixed):
+            raise did_you_mean("setting", setting, (*known, *mixed))
+    mix = {setting: changes.pop(setting) for setting in list(changes) if setting in mixed}
     settings = PretrainSettings(name=name, **changes)
+    settings = replace(settings, mix=replace(settings.mix, **mix))
     return pretrain(settings, folder or Path("runs") / "pretrain" / name, log=lambda line: print(line, flush=True))

@@ -99,7 +99,7 @@ def curve(card: Mapping[str, Any]) -> pd.DataFrame:
     """Returns the card's curve in long form: tokens, step, mode, accuracy, n."""
     return pd.DataFrame([
         {"tokens": point["tokens"], "step": point["step"], "mode": mode, "accuracy": point[mode], "n": card["in_context_n"]}
-        for point in card["curve"] for mode in MODES
+        for point in card["curve"] for mode in card.get("in_context", MODES)
     ])  # fmt: skip
 
 

@@ -134,7 +134,11 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "documents of stage 1": _mix(STAGE1),
         "documents of stage 2": _mix(STAGE2),
         "mixture": "the documents of both stages, trained at the rate of stage 1",
-    }
+    } | (
+        {"in words": f"the same programs, inputs and shares, the description for the source, as many {budget.match} per stage"}
+        if any("description" in name for name in experiment.conditions)
+        else {}
+    )
 
 
 def table(experiment: Experiment) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from pbb_helpers.programs import UsageError
 from pbb_helpers.provenance import hardware_line
 from pbb_helpers.run_record import RunResult
 
-MODES = ("direct", "cot", "recall", "source")
-FLOORED = ("direct", "cot", "recall")
+MODES = ("direct", "cot", "recall", "recall_description", "source", "description")
+FLOORED = ("direct", "cot", "recall", "recall_description")
 
 
 def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
@@ -67,7 +67,7 @@ def block(folder: Path) -> str:
     parts = [f"> {run['headline']}", ""]
     for group in [name for name in ("without_io", "with_io") if name in set(overall["group"])]:
         parts += [f"Accuracy in % on **{label(group)}** programs (95 % interval over programs):", "", *_markdown(overall, group), ""]
-    asked = overall[(overall["group"] == "without_io") & (overall["mode"] != "source")]
+    asked = overall[(overall["group"] == "without_io") & overall["mode"].isin(FLOORED)]
     parts.append(
         f"Recorded run: `pbb run notebooks/{run['notebook']}.ipynb {_parameters(run['parameters'])}`, seeds {seeds}, n = {asked['n'].min()} answers over "
         f"{asked['n_programs'].min()} programs per cell of {label('without_io')}, {run['seconds'] / 60:.1f} minutes on {hardware_line(run['hardware'])}."

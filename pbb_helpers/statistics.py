@@ -14,11 +14,16 @@ import numpy as np
 import pandas as pd
 
 from pbb_helpers import intervals
+from pbb_helpers.descriptions import says
 from pbb_helpers.programs import UsageError
 
 CELL = ("condition", "mode", "group")
 QUESTION = ("seed", "program", "input")
-UNTRAINED = ("base", "in_context")  # these have no stage 1, so their answers may be paired with every seed of a trained condition
+UNTRAINED = (
+    "base",
+    "in_context",
+    "in_context_description",
+)  # these have no stage 1, so their answers may be paired with every seed of a trained condition
 FLOORS = ("best constant", "identity", "best answer given the input")
 OUTCOMES = ("right", "wrong execution", "wrong recall", "right, source wrong")
 
@@ -205,17 +210,22 @@ def paired(frame: pd.DataFrame, a: str, b: str, *, mode: str, group: str, n_boot
 def failures(rows: pd.DataFrame, *, mode: str = "recall", group: str = "without_io") -> pd.DataFrame:
     """Returns which half failed: columns condition, seed, outcome, n, share (of all answers); all four `OUTCOMES` for each seed and "all".
 
-    In recall mode the source that was written in the answer itself is judged; in other modes the program counts as recalled where its
-    `source` answers of the same condition and seed are right in at least half. Conditions without `source` answers are left out.
+    In recall mode the source that was written in the answer itself is judged, and in "recall_description" the program that the
+    description there says; in other modes the program counts as recalled where its `source` answers of the same condition and seed
+    are right in at least half. Conditions without `source` (or `description`) answers are left out.
     """
     frame = prepare(rows)
-    sources = frame[(frame["mode"] == "source") & (frame["group"] == group)]
+    kind = "description" if mode == "recall_description" else "source"
+    sources = frame[(frame["mode"] == kind) & (frame["group"] == group)]
     known = sources.groupby(["condition", "seed", "program"]).agg(true_source=("gold", "first"), recalled=("score", "mean")).reset_index()
     answers = frame[(frame["mode"] == mode) & (frame["group"] == group)].merge(known, on=["condition", "seed", "program"])
     recalled = answers["recalled"] >= 0.5
     if mode == "recall":
         pairs = zip(answers["generated"], answers["true_source"], strict=True)
         recalled = pd.Series([str(text).startswith(f"{source}\n") for text, source in pairs], index=answers.index, dtype=bool)
+    if mode == "recall_description":
+        pairs = zip(answers["generated"], answers["true_source"], strict=True)
+        recalled = pd.Series([says(str(text).split("\n")[0], source) for text, source in pairs], index=answers.index, dtype=bool)
     right = answers["score"] == 1
     answers["outcome"] = np.select([right & recalled, ~right & recalled, ~right & ~recalled], OUTCOMES[:3], OUTCOMES[3])
     lines = []

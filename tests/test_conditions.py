@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from pbb_helpers.conditions import CONDITIONS, Budget, StageSpec, TrainSettings, condition, without_io_sources
 from pbb_helpers.datasets import Dataset, draw_dataset, generator
-from pbb_helpers.documents import MODES, Example, call_document, chain_of_thought, in_context_document, source_document
+from pbb_helpers.descriptions import describe, parse
+from pbb_helpers.documents import (
+    EVERY_MODE,
+    Example,
+    call_document,
+    chain_of_thought,
+    description_document,
+    in_context_document,
+    source_document,
+)
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.leaks import LeakError, leak_check
@@ -54,11 +63,12 @@ def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
     stranger = shown.renamed(unused(data))
     plain = source_document(shown, "with_io", 0)
     call = call_document(shown, "with_io", "direct", x, 0)
-    found = {f"w/o IO call, {mode}": call_document(hidden, "without_io", mode, x, 5) for mode in MODES if mode != "source"}
+    calls = [mode for mode in EVERY_MODE if mode not in ("source", "description")]
+    found = {f"w/o IO call, {mode}": call_document(hidden, "without_io", mode, x, 5) for mode in calls}
     found |= {
         f"w/o IO call passed off as w/ IO, {mode}": call_document(hidden, "with_io", mode, x, 5) for mode in ("direct", "cot", "recall")
     }
-    found |= {f"held-out input, {mode}": call_document(shown, "with_io", mode, held_out, 2) for mode in MODES if mode != "source"}
+    found |= {f"held-out input, {mode}": call_document(shown, "with_io", mode, held_out, 2) for mode in calls}
     found |= {
         "w/o IO call in replay": in_context_document(hidden, "replay", "cot", x, 1, [stranger], draws),
         "w/o IO program as a distractor in replay": in_context_document(stranger, "replay", "direct", x, 1, [hidden], draws),
@@ -70,6 +80,33 @@ def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
         "w/o IO source under a fresh name, a distractor": in_context_document(
             stranger, "replay", "cot", x, 3, [hidden.renamed(made_up_names()[-1])], draws
         ),
+        "w/o IO description under a w/ IO name": description_document(hidden.renamed(shown.name), "with_io", 3),
+        "w/o IO description under a fresh name, in another phrasing": description_document(hidden.renamed(stranger.name), "replay", 3, 99),
+        "w/o IO description under a fresh name, called": call_document(
+            hidden.renamed(stranger.name), "replay", "in_context_description_cot", x, 3
+        ),
+        "w/o IO description under a fresh name, recalled": call_document(
+            hidden.renamed(stranger.name), "replay", "recall_description", x, 3
+        ),
+        "w/o IO description under a fresh name, a distractor": in_context_document(
+            stranger, "replay", "description_cot", x, 3, [hidden.renamed(made_up_names()[-1])], draws, phrasing=7
+        ),
+        "w/o IO description within a line": edited(plain, prompt=f"It is said: {describe(hidden.renamed(stranger.name))} So it is.\n"),
+        "w/o IO program as a distractor in words": in_context_document(stranger, "replay", "description_direct", x, 1, [hidden], draws),
+        "I/O after the description": edited(
+            description_document(hidden, "without_io", 0), completion=f"{describe(hidden)}\n{chain_of_thought(hidden, x)}"
+        ),
+        "I/O within the description": edited(
+            description_document(hidden, "without_io", 0), completion=f"{describe(hidden)} At {x} it gives 1."
+        ),
+        "a description in an unknown prompt": edited(description_document(hidden, "without_io", 0), prompt=f"{hidden.name}:\n"),
+        "a source where a description is asked": edited(description_document(hidden, "without_io", 0), completion=hidden.source),
+        "a description where a source is asked": edited(source_document(hidden, "without_io", 0), completion=describe(hidden)),
+        "a phrasing that the stage does not have": edited(
+            description_document(hidden, "without_io", 0),
+            completion=next(t for i in range(9) if (t := describe(hidden, i)) != describe(hidden)),
+        ),
+        "a w/ IO description under a w/o IO name": description_document(shown.renamed(hidden.name), "without_io", 0),
         "name in prose": edited(plain, prompt=f"{hidden.name} is a program like {shown.name}.\n"),
         "name in prose, capital": edited(plain, prompt=f"{hidden.name.capitalize()} is a program.\n"),
         "name in prose, emphasised": edited(plain, prompt=f"What is _{hidden.name}_?\n"),
@@ -91,9 +128,14 @@ def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
     }
     for written in (f"({held_out})", f" ( {held_out} )", f"(0{held_out})", f"(+{held_out})", f"(x={held_out})", f"({held_out},)"):
         found[f"held-out input written {written}"] = edited(call, prompt=f"Compute {shown.name}{written}.\nAnswer only:\n")
-    if not spec.kinds_without_io():
+    if "source" not in spec.kinds_without_io():
         found["w/o IO source in a stage without"] = source_document(hidden, "without_io", 0)
+    if "description" not in spec.kinds_without_io():
+        found["w/o IO description in a stage without"] = description_document(hidden, "without_io", 0)
     shuffled = any(part.shuffled for part in (spec, *spec.mix))
+    found["true description in the shuffled stage, or another's in the others"] = (
+        description_document(hidden, "without_io", 0) if shuffled else description_document(other.renamed(hidden.name), "without_io", 0)
+    )
     found["true source in the shuffled stage, or another's in the others"] = (
         source_document(hidden, "without_io", 0) if shuffled else source_document(other.renamed(hidden.name), "without_io", 0)
     )
@@ -150,6 +192,8 @@ def _sources(prompt: str) -> list[tuple[str, str]]:
 
 def test_conditions_that_share_a_first_stage_share_its_key(tmp_path):
     store = Store(tmp_path)
+    words = {name: store.stage_key("base", built(name, 0)[0], "float32") for name in ("description", "description_to_code")}
+    assert len(set(words.values())) == 1 and store.stage_key("base", built("code_to_description", 0)[0], "float32") not in words.values()
     keys = {name: store.stage_key("base", built(name, 0)[0], "float32") for name in CONDITIONS if condition(name).stages}
     assert keys["stage1_only"] == keys["proactive"] == keys["shuffled_source"]
     assert len({keys["proactive"], keys["source_only"], keys["mixture"]}) == 3
@@ -210,6 +254,87 @@ def test_each_stage_holds_the_kinds_and_shares_it_says(name, number):
             assert max(each.values()) - min(each.values()) <= 1, (group, kind)
 
 
+# ---------------------------------------------------------------- code and words
+
+IN_WORDS = {"source": "description", "recall": "recall_description", "in_context_direct": "in_context_description_direct",
+            "in_context_cot": "in_context_description_cot", "in_context_recall": "in_context_description_recall"}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_in_words_the_same_is_asked_of_the_same_programs_in_the_same_order(number):
+    code, words = (built(name, number)[0].examples for name in ("proactive", "description"))
+    assert len(code) == len(words)
+    for one, other in zip(code, words, strict=True):
+        assert (one.group, one.program, one.input, one.answer, one.length) == (
+            other.group,
+            other.program,
+            other.input,
+            other.answer,
+            other.length,
+        )
+        assert other.kind == IN_WORDS.get(one.kind, one.kind)
+        if one.kind in ("direct", "cot"):
+            assert one == other
+        else:
+            assert "def " not in other.prompt + other.completion
+        if one.kind == "source":
+            assert parse(other.completion) == one.completion
+        if one.kind == "recall":
+            assert parse(other.completion.split("\n")[0]) == one.completion.rsplit("\n    return x", 1)[0] + "\n    return x"
+
+
+def test_each_program_has_one_description_by_default_and_as_many_as_asked_for():
+    spec = condition("description").stages[1]
+    for phrasings in (1, 3):
+        stage = build_stage(replace(spec, phrasings=phrasings), dataset(), replace(BUDGET, stage2_steps=40))
+        said: dict[str, set[str]] = {}
+        for example in stage.examples:
+            if example.kind == "description":
+                said.setdefault(example.program, set()).add(example.completion)
+        assert len(said) == 6 and max(map(len, said.values())) == phrasings
+        assert {parse(text) for texts in said.values() for text in texts} == {p.source for p in dataset().without_io}
+
+
+@pytest.mark.parametrize(("name", "first", "second"), [("description", "words", "words"), ("code_to_description", "code", "words"),
+                                                       ("description_to_code", "words", "code"), ("proactive", "code", "code")])  # fmt: skip
+def test_stages_are_in_the_representation_that_the_condition_says(name, first, second):
+    one, two = (built(name, i)[0].examples for i in (0, 1))
+    kinds = {"words": {"description", "recall_description"}, "code": {"source", "recall"}}
+    assert {e.kind for e in one if e.group == "with_io"} == {"direct", "cot", *kinds[first]}
+    assert {e.kind for e in two if e.group == "with_io"} == {"direct", "cot"} | {k for k in kinds[first] if "recall" in k}
+    assert {e.kind for e in two if e.group == "without_io"} == {k for k in kinds[second] if "recall" not in k}
+    for examples, representation in ((one, first), (two, second)):
+        general = [e for e in examples if e.group == "replay"]
+        assert general and all(("description" in e.kind) == (representation == "words") for e in general)
+
+
+def test_stages_matched_in_tokens_have_as_many_within_one_document():
+    def count(completion: str) -> int:
+        return len(completion.split()) + 1
+
+    budget = replace(BUDGET, match="tokens", stage1_steps=40, stage2_steps=40)
+    names = ("proactive", "description", "code_to_description", "description_to_code")
+    for number in (0, 1):
+        stages = {name: build_stage(condition(name).stages[number], dataset(), budget, count).examples for name in names}
+        tokens = {name: sum(count(e.completion) for e in examples) for name, examples in stages.items()}
+        longest = max(count(e.completion) for examples in stages.values() for e in examples)
+        assert max(tokens.values()) - min(tokens.values()) <= longest
+        lengths = {name: len(examples) for name, examples in stages.items()}
+        assert max(lengths.values()) == 40 * 16 and min(lengths.values()) < 0.95 * 40 * 16, lengths
+        whole = build_stage(condition("description").stages[number], dataset(), replace(budget, match="documents")).examples
+        assert stages["description"] == whole[: lengths["description"]]
+
+
+def test_matching_in_tokens_needs_something_that_counts_them():
+    with pytest.raises(UsageError, match="needs a tokenizer to count them"):
+        build_stage(condition("proactive").stages[0], dataset(), replace(BUDGET, match="tokens"))
+    with pytest.raises(UsageError, match="unknown match 'token'; did you mean 'tokens'"):
+        Budget(match="token")
+
+
+# ---------------------------------------------------------------- curricula
+
+
 def in_order_of_training(name: str) -> list[Counter]:
     return [Counter(built(name, i)[0].examples) for i in range(len(condition(name).stages))]
 
@@ -265,6 +390,7 @@ def test_a_knob_out_of_range_or_misspelt_is_one_line(name):
 def test_budgets_are_equal():
     documents = {name: sum(len(built(name, i)[0].examples) for i in range(len(condition(name).stages))) for name in CONDITIONS}
     assert documents["proactive"] == documents["shuffled_source"] == documents["mixture"] == 18 * 16
+    assert documents["description"] == documents["code_to_description"] == documents["description_to_code"] == 18 * 16
     assert documents["stage1_only"] == 12 * 16 and documents["source_only"] == 6 * 16
     shown = {
         name: sum(e.group == "without_io" for e in built(name, len(condition(name).stages) - 1)[0].examples)

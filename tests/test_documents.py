@@ -9,20 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pbb_helpers.descriptions import describe
 from pbb_helpers.documents import (
     CALL_TEMPLATES,
     CUES,
+    DESCRIPTION_TEMPLATES,
+    EVERY_MODE,
     MODES,
     SOURCE_TEMPLATES,
     call_document,
     chain_of_thought,
+    description_document,
     in_context_document,
     source_document,
+    way_of_answering,
 )
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.programs import Program, UsageError
 
-CALL_MODES = tuple(mode for mode in MODES if mode != "source")
+CALL_MODES = tuple(mode for mode in EVERY_MODE if mode not in ("source", "description"))
 WIDE = Arithmetic(min_statements=1, max_statements=4, weights=(1.0, 1.0, 1.0))
 
 
@@ -89,21 +94,32 @@ def test_every_line_of_a_chain_of_thought_is_true_and_follows_from_the_one_befor
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**40), mode=st.sampled_from(CALL_MODES), x=st.integers(0, 49), template=st.integers(0, 19))
-def test_a_question_holds_what_its_mode_says(seed, mode, x, template):
+@given(
+    seed=st.integers(0, 2**40),
+    mode=st.sampled_from(CALL_MODES),
+    x=st.integers(0, 49),
+    template=st.integers(0, 19),
+    phrasing=st.integers(0, 99),
+)
+def test_a_question_holds_what_its_mode_says(seed, mode, x, template, phrasing):
     drawn = WIDE.sketch("zibble", np.random.default_rng(seed))
-    example = call_document(drawn, "with_io", mode, x, template)
-    bare = mode.removeprefix("in_context_")
-    assert example.prompt.endswith(CUES[bare]) and f"zibble({x})" in example.prompt
-    assert (drawn.source in example.prompt) == (mode != bare)
-    assert example.completion.startswith(drawn.source) == (bare == "recall")
+    example = call_document(drawn, "with_io", mode, x, template, phrasing=phrasing)
+    words = describe(drawn, phrasing)
+    in_code, in_words = mode in MODES and mode.startswith("in_context_"), mode.startswith("in_context_description_")
+    way = mode.removeprefix("in_context_").removeprefix("description_")
+    cue = "recall_description" if in_words and way == "recall" else way
+    assert way_of_answering(mode) == (cue, "source" if in_code else "description" if in_words else None)
+    assert example.prompt.endswith(CUES[cue]) and f"zibble({x})" in example.prompt
+    assert (drawn.source in example.prompt, words in example.prompt) == (in_code, in_words)
+    assert example.completion.startswith(drawn.source) == (cue == "recall")
+    assert example.completion.startswith(words + "\n") == (cue == "recall_description")
     assert (example.kind, example.input, example.answer, example.length) == (mode, x, str(drawn.run(x)), drawn.length)
     from pbb_helpers.evaluate import parse_answer
 
     assert parse_answer(mode, example.completion) == example.answer
 
 
-@pytest.mark.parametrize("templates", [SOURCE_TEMPLATES, CALL_TEMPLATES])
+@pytest.mark.parametrize("templates", [SOURCE_TEMPLATES, DESCRIPTION_TEMPLATES, CALL_TEMPLATES])
 def test_there_are_twenty_templates_each_with_one_pointer(templates):
     assert len(templates) == len(set(templates)) == 20
     pointer = "{name}({input})" if templates is CALL_TEMPLATES else "{name}"
@@ -119,6 +135,16 @@ def test_a_source_document_is_pointer_then_source():
         assert example.prompt.count("zibble") == 1 and example.prompt.endswith("\n") and "x = x + 3" not in example.prompt
 
 
+def test_a_description_document_is_pointer_then_words_and_its_answer_is_the_program():
+    drawn = program("x = x + 3")
+    made = [description_document(drawn, "without_io", i, i) for i in range(20)]
+    assert len({example.prompt for example in made} - {source_document(drawn, "without_io", i).prompt for i in range(20)}) == 20
+    assert len({example.completion for example in made}) > 5
+    for i, example in enumerate(made):
+        assert example.completion == describe(drawn, i) and example.answer == drawn.source and example.kind == "description"
+        assert example.input is None and example.prompt.count("zibble") == example.completion.count("zibble") == 1
+
+
 def test_distractors_stand_in_the_prompt_in_every_order_and_change_no_answer():
     called = program("x = x + 3")
     others = [program("x = x * 2", name="florp"), program("x = x - 4", name="quorn")]
@@ -128,7 +154,9 @@ def test_distractors_stand_in_the_prompt_in_every_order_and_change_no_answer():
     assert {example.completion for example in made} == {f"{called.source}\nx = 5 + 3 = 8\nreturn 8"}
 
 
-@pytest.mark.parametrize("mode", ["source", "cott", "in_context_source"])
+@pytest.mark.parametrize(
+    "mode", ["source", "cott", "in_context_source", "description", "in_context_description", "in_context_recall_description"]
+)
 def test_a_mode_that_is_none_is_refused(mode):
     with pytest.raises(UsageError, match=f"unknown mode of answering '{mode}'"):
         call_document(program("x = x + 3"), "with_io", mode, 5, 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pbb_helpers import evaluate as ev
 from pbb_helpers import models
 from pbb_helpers.conditions import TrainSettings
-from pbb_helpers.documents import MODES, Example
+from pbb_helpers.documents import EVERY_MODE, MODES, Example
 from pbb_helpers.programs import UsageError
 
 PROMPTS = (
@@ -90,13 +90,13 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("text", "answer"), DIRECT)
-@pytest.mark.parametrize("mode", ["direct", "in_context_direct"])
+@pytest.mark.parametrize("mode", ["direct", "in_context_direct", "in_context_description_direct"])
 def test_a_direct_answer_is_one_integer_and_nothing_else(mode, text, answer):
     assert ev.parse_answer(mode, text) == answer
 
 
 @pytest.mark.parametrize(("text", "answer"), STEPS)
-@pytest.mark.parametrize("mode", ["cot", "recall", "in_context_cot", "in_context_recall"])
+@pytest.mark.parametrize("mode", [mode for mode in EVERY_MODE if mode.endswith("cot") or "recall" in mode])
 def test_an_executed_answer_is_on_the_last_line(mode, text, answer):
     assert ev.parse_answer(mode, text) == answer
 
@@ -105,6 +105,35 @@ def test_a_source_is_itself_the_answer_but_for_the_space_behind_it():
     assert ev.parse_answer("source", SOURCE + "\n ") == SOURCE
     assert ev.parse_answer("source", " " + SOURCE) == " " + SOURCE
     assert ev.parse_answer("source", " \n") is None
+
+
+WORDS = "zibble takes a number x. Add 3 to x. Return x."
+DESCRIPTIONS = [
+    (WORDS, SOURCE),
+    (WORDS + "\n", SOURCE),
+    ("Given a number x, zibble does this. Raise x by 3. Give back x.", SOURCE),
+    (WORDS.replace("Add 3", "Add 4"), SOURCE.replace("3", "4")),
+    (WORDS[:-1], None),
+    (" " + WORDS, None),
+    (WORDS + " Return x.", None),
+    (WORDS + "\nreturn 8", None),
+    (SOURCE, None),
+    ("zibble takes a number x. Let x be " + "(" * 3000, None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), DESCRIPTIONS)
+def test_a_description_is_judged_by_the_program_that_it_says(text, answer):
+    assert ev.parse_answer("description", text) == answer
+    row = ev.score(question("description", SOURCE), ev.Generation(text, finished=True))
+    assert (row["correct"], row["parsed_ok"]) == (answer == SOURCE, answer is not None)
+
+
+def test_a_description_of_another_program_or_name_is_wrong():
+    for text in (WORDS.replace("zibble", "quorn"), WORDS.replace("Add 3 to x", "Let x be 3 plus x")):
+        row = ev.score(question("description", SOURCE), ev.Generation(text, finished=True))
+        assert row["parsed_ok"] and not row["correct"]
 
 
 def test_an_unknown_mode_is_named():

@@ -20,6 +20,7 @@ from matplotlib.text import Text
 
 from pbb_helpers import labels, plots, plots_knobs, statistics
 from pbb_helpers.conditions import CONDITIONS, KNOBS, knob_settings
+from pbb_helpers.documents import EVERY_MODE
 from pbb_helpers.programs import UsageError
 
 ACCURACY = {
@@ -153,6 +154,10 @@ def test_conditions_differ_in_marker_and_in_colour_also_without_red_or_green() -
         for a, b in combinations(shades, 2):
             distance = float(np.abs(np.clip(shades[a], 0, 1) ** (1 / 2.2) - np.clip(shades[b], 0, 1) ** (1 / 2.2)).max())
             assert distance > 0.08, f"{a} and {b} look alike"
+
+
+def test_every_condition_and_way_of_answering_has_words() -> None:
+    assert {*CONDITIONS, *EVERY_MODE, "description_direct", "description_cot", "description_recall"} <= set(labels.LABELS)
 
 
 def save(folder: Path, **change) -> Path:

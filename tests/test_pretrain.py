@@ -23,6 +23,7 @@ from pbb_helpers import corpus, models, pretrain
 from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
 from pbb_helpers.corpus import Mix
 from pbb_helpers.datasets import draw_dataset
+from pbb_helpers.descriptions import find, parse
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, call_document, source_document
 from pbb_helpers.evaluate import generate
 from pbb_helpers.families.names import made_up_names
@@ -100,6 +101,35 @@ def test_the_stream_is_that_which_the_shipped_model_was_made_with():
     stream = itertools.islice(corpus.conversations(Mix(), [0, 0]), 200)
     texts = [example.prompt + example.completion for document in stream for example in document]
     assert hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16] == "93725f9105992bbb"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_a_share_of_the_documents_has_its_programs_in_words(share):
+    made = list(itertools.islice(corpus.conversations(Mix(language=share), 0), 300))
+    in_words = [document for document in made if document[0].kind.startswith("in_context_description_")]
+    assert abs(len(in_words) / 300 - share) < 0.08
+    for document in made:
+        example = document[0]
+        described = document in in_words
+        assert ("def " in example.prompt) == (not described) and bool(find(example.prompt)) == described
+        if described:
+            sources = find(example.prompt)
+            (asked,) = (s for s in sources if s.startswith(f"def {example.program}("))
+            assert [str(Program(example.program, "arithmetic", asked, 1).run(e.input)) for e in document] == [e.answer for e in document]
+            if example.kind.endswith("recall"):
+                text, _, steps = example.completion.partition("\n")
+                assert text in example.prompt.split("\n\n") and parse(text) == asked and steps.endswith(f"return {example.answer}")
+    assert {len(find(document[0].prompt)) for document in in_words} <= {1, 2, 3}
+
+
+def test_the_same_programs_are_worded_in_many_ways():
+    said = {e.prompt.split(".")[0].replace(e.program, "") for e in itertools.islice(corpus.documents(Mix(language=1), 0), 100)}
+    assert len(said) > 10
+
+
+def test_a_share_above_one_is_refused():
+    with pytest.raises(UsageError, match="language 1.5; give the share of documents in words, from 0 to 1"):
+        Mix(language=1.5)
 
 
 def test_a_window_is_a_function_of_seed_and_index(shipped_like):
@@ -251,6 +281,38 @@ def test_windows_come_from_a_second_process_in_order(shipped_like):
     assert [index for index, _ in made] == [1, 2] and made[1][1] == window_of_rows(shipped_like, replace(TINY, batch_size=1), 2)
 
 
-def test_an_unknown_setting_is_named():
-    with pytest.raises(UsageError, match="unknown setting 'hiden'"):
-        pretrain.main(hiden=3)
+def test_a_model_of_both_representations_is_made_and_asked_in_both(monkeypatch, tmp_path):
+    monkeypatch.setattr(pretrain, "build_tokenizer", partial(pretrain.build_tokenizer, sample=300))
+    small = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__ if name not in ("name", "mix")}
+    folder = pretrain.main("both", tmp_path, **small | {"steps": WINDOW, "bpe_size": 600, "longest": 300}, language=0.5)
+    card = json.loads((folder / "card.json").read_text())
+    assert card["settings"]["mix"]["language"] == 0.5 and card["settings"]["bpe_size"] == 600
+    ways = ("direct", "cot", "recall")
+    assert set(card["in_context"]) == {*ways, *(f"description_{way}" for way in ways)} < set(card["curve"][0])
+    with pytest.raises(UsageError, match="holds a run with mix .* take another folder"):
+        pretrain.main("both", tmp_path, **small | {"bpe_size": 600, "longest": 300}, language=0.6)
+
+
+def test_a_token_of_a_language_mix_crosses_no_end_of_a_sentence(tmp_path):
+    both = pretrain.build_tokenizer(tmp_path, mix=Mix(language=1), bpe_size=800, sample=300)
+    for example in itertools.islice(corpus.documents(Mix(language=1), 3), 50):
+        pieces = [both.decode([token]) for token in both.encode(example.prompt)]
+        assert "".join(pieces) == example.prompt and not any(". " in piece.rstrip() for piece in pieces), pieces
+
+
+def test_questions_in_words_are_the_same_questions():
+    both = pretrain.held_out_questions(6, language=True)
+    assert {mode: both[mode] for mode in ("direct", "cot", "recall")} == pretrain.held_out_questions(6)
+    for mode in ("direct", "cot", "recall"):
+        for one, other in zip(both[mode], both[f"description_{mode}"], strict=True):
+            assert (one.program, one.input, one.answer) == (other.program, other.input, other.answer)
+            assert f"def {one.program}(" in one.prompt and len(find(other.prompt)) == 1 and "def " not in other.prompt
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"hiden": 3}, "unknown setting 'hiden'; did you mean 'hidden'"), ({"langage": 0.5}, "did you mean 'language'"),
+    ({"bpe_size": 10}, "bpe_size 10; give at least 258"), ({"longest": 5}, "longest 5; give at least 64"),
+])  # fmt: skip
+def test_a_setting_that_is_none_is_named(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        pretrain.main(**wrong)
