@@ -193,7 +193,7 @@ def test_one_process_and_a_fresh_store_give_the_same_bits(plan, whole, tmp_path)
 
 
 def test_a_second_run_trains_and_asks_nothing(plan, whole, monkeypatch):
-    monkeypatch.setattr(train._Training, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train.Training, "run", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: pytest.fail("asked again"))
     before = {path: path.stat().st_mtime_ns for path in whole[1].rglob("*.safetensors")}
     rows, metrics = in_this_process(plan, whole[1])
