@@ -288,8 +288,8 @@ def test_killed_from_outside_in_every_way_and_run_again(plan, whole, tmp_path):
 
 def test_jobs_hold_every_condition_and_seed_once_the_longest_first(plan):
     todo = jobs(plan)
-    assert sorted((name, job.seed) for job in todo for name in job.conditions) == sorted(
-        (n, s) for n in plan.conditions for s in plan.seeds
+    assert sorted((name, job.seeds) for job in todo for name in job.conditions) == sorted(
+        (n, (s,)) for n in plan.conditions for s in plan.seeds
     )
     assert {job.conditions for job in todo} == {
         ("base", "in_context"), ("source_only",), ("stage1_only", "proactive", "shuffled_source"), ("mixture",)
