@@ -91,6 +91,19 @@ def pack(encoded: Sequence[Encoded], tokens: int) -> Batch:
     return Batch(input_ids, torch.tensor(positions), torch.tensor(targets), count, position_ids)
 
 
+def side_by_side(batches: Sequence[Batch]) -> Batch:
+    """Returns the batches as one, block under block, each padded on the right and below to the widest and the longest."""
+    rows, width = max(map(len, batches)), max(batch.input_ids.shape[1] for batch in batches)
+    input_ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
+    positions = []
+    for number, batch in enumerate(batches):
+        input_ids[number, : len(batch), : batch.input_ids.shape[1]] = batch.input_ids
+        row, column = batch.positions // batch.input_ids.shape[1], batch.positions % batch.input_ids.shape[1]
+        positions.append((number * rows + row) * width + column)
+    targets = torch.cat([batch.targets for batch in batches])
+    return Batch(input_ids.flatten(0, 1), torch.cat(positions), targets, sum(batch.tokens for batch in batches))
+
+
 def batches(
     encoded: Iterable[Encoded], batch_size: int, window: int = 16, generator: torch.Generator | None = None, *, multiple: int = 1
 ) -> Iterator[Batch]:

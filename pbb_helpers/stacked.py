@@ -20,7 +20,7 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 
-from pbb_helpers.batches import Batch
+from pbb_helpers.batches import Batch, side_by_side
 from pbb_helpers.conditions import Stage
 from pbb_helpers.loss import RESCALED_LOGITS, autocast, causal_lm, head_loss, head_weight
 from pbb_helpers.merged import is_plain, merging_pays
@@ -65,7 +65,7 @@ def train_stages(
     with ExitStack() as locks:
         for key in sorted(keys):  # in one order everywhere, so that no two processes wait for each other
             locks.enter_context(store.locked(key))
-        if not all([store.is_done(key) for key in keys]):
+        if not all([store.is_done(key) for key in keys]):  # a list: what is damaged is set aside in each
             trainings = [
                 Training(loaded, stage, store, key, parent, dtype, stack=keys)
                 for stage, key, parent in zip(stages, keys, before, strict=True)
@@ -104,7 +104,7 @@ def _require_alike(stages: Sequence[Stage]) -> None:
 
 def _require_stackable(trainings: Sequence[Training]) -> None:
     """Refuses a model in which a row of the batch could depend on another, on chance, or on weights that are not stacked."""
-    training = trainings[0]
+    training = _host(trainings)
     lm = causal_lm(training.model)
     config = lm.config.to_dict()
     reason = None
@@ -147,6 +147,11 @@ def _begin(trainings: Sequence[Training], store: Store) -> None:
 # --- the stack ------------------------------------------------------------------------------------------------------------
 
 
+def _host(trainings: Sequence[Training]) -> Training:
+    """Returns the training whose model's forward is the stack's: one with rows of names, if there are any."""
+    return max(trainings, key=lambda training: len(training.trained))
+
+
 class _Stack:
     """S trainings whose adapters are rows of a few tensors: one optimizer step, one gradient norm, and one forward pass for all.
 
@@ -155,7 +160,7 @@ class _Stack:
 
     def __init__(self, trainings: Sequence[Training]) -> None:
         self.trainings, self.settings, self.device = trainings, trainings[0].settings, trainings[0].device
-        self.host = max(trainings, key=lambda training: len(training.trained))  # its model's forward is the stack's
+        self.host = _host(trainings)
         self.shapes = {name: self._shape(name) for name in self.host.trained}
         groups = self.host.optimizer.param_groups
         called = {id(p): name for name, p in self.host.trained.items()}
@@ -316,16 +321,3 @@ class _Stack:
         at = slots.gather(1, ids.reshape(len(slots), -1)).view(ids.shape)[..., None]
         rows = F.embedding(at[..., 0].clamp(min=0), self.weights[name].flatten(0, 1)).to(frozen.dtype)
         return torch.where(at >= 0, rows, frozen)
-
-
-def side_by_side(batches: Sequence[Batch]) -> Batch:
-    """Returns the batches as one, block under block, each padded on the right and below to the widest and the longest."""
-    rows, width = max(map(len, batches)), max(batch.input_ids.shape[1] for batch in batches)
-    input_ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
-    positions = []
-    for number, batch in enumerate(batches):
-        input_ids[number, : len(batch), : batch.input_ids.shape[1]] = batch.input_ids
-        row, column = batch.positions // batch.input_ids.shape[1], batch.positions % batch.input_ids.shape[1]
-        positions.append((number * rows + row) * width + column)
-    targets = torch.cat([batch.targets for batch in batches])
-    return Batch(input_ids.flatten(0, 1), torch.cat(positions), targets, sum(batch.tokens for batch in batches))
