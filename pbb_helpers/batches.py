@@ -25,10 +25,13 @@ class Batch:
     """(supervised,) int64, the tokens predicted there."""
     tokens: int
     """Tokens that are not padding."""
+    position_ids: Tensor | None = None
+    """(batch, seq) int64 of packed rows: each example starts again at 0. None: one example a row."""
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns the batch on `device`."""
-        return Batch(self.input_ids.to(device), self.positions.to(device), self.targets.to(device), self.tokens)
+        position_ids = None if self.position_ids is None else self.position_ids.to(device)
+        return Batch(self.input_ids.to(device), self.positions.to(device), self.targets.to(device), self.tokens, position_ids)
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
@@ -50,6 +53,55 @@ def collate(encoded: Sequence[Encoded], multiple: int = 1) -> Batch:
         targets.extend(row[start:])
     input_ids = torch.tensor([row[:-1] + [0] * (width - len(row) + 1) for row in rows])
     return Batch(input_ids, torch.tensor(positions), torch.tensor(targets), sum(map(len, rows)) - len(rows))
+
+
+def pack(encoded: Sequence[Encoded], tokens: int) -> Batch:
+    """Returns one batch of the same examples as `collate`, several to a row of at most `tokens` tokens; a longer example has its own row.
+
+    From `position_ids` that start again transformers tells the examples of a row apart, but only without a cache: `loss` passes
+    `use_cache=False`. With a cache each example would see those before it in its row, and nothing would say so.
+    """
+    rows: list[list[Encoded]] = []
+    left: list[int] = []
+    for example in sorted(encoded, key=lambda example: -len(example[0]) - len(example[1])):
+        size = len(example[0]) + len(example[1]) - 1  # the last token is a target only
+        at = next((i for i, free in enumerate(left) if free >= size), len(rows))
+        if at == len(rows):
+            rows.append([])
+            left.append(max(tokens, size))
+        rows[at].append(example)
+        left[at] -= size
+    width = max(sum(len(prompt) + len(completion) - 1 for prompt, completion in row) for row in rows)
+    input_ids, position_ids = torch.zeros(len(rows), width, dtype=torch.long), torch.arange(width).repeat(len(rows), 1)
+    positions: list[int] = []
+    targets: list[int] = []
+    for i, row in enumerate(rows):
+        start = 0
+        for prompt, completion in row:
+            ids = [*prompt, *completion]
+            end = start + len(ids) - 1
+            input_ids[i, start:end] = torch.tensor(ids[:-1])
+            position_ids[i, start:] = torch.arange(width - start)
+            first = max(len(prompt), 1)
+            positions.extend(range(i * width + start + first - 1, i * width + end))
+            targets.extend(ids[first:])
+            start = end
+        position_ids[i, start:] = torch.arange(width - start)  # padding is looked at by nothing but padding
+    count = sum(len(prompt) + len(completion) - 1 for prompt, completion in encoded)
+    return Batch(input_ids, torch.tensor(positions), torch.tensor(targets), count, position_ids)
+
+
+def side_by_side(batches: Sequence[Batch]) -> Batch:
+    """Returns the batches as one, block under block, each padded on the right and below to the widest and the longest."""
+    rows, width = max(map(len, batches)), max(batch.input_ids.shape[1] for batch in batches)
+    input_ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
+    positions = []
+    for number, batch in enumerate(batches):
+        input_ids[number, : len(batch), : batch.input_ids.shape[1]] = batch.input_ids
+        row, column = batch.positions // batch.input_ids.shape[1], batch.positions % batch.input_ids.shape[1]
+        positions.append((number * rows + row) * width + column)
+    targets = torch.cat([batch.targets for batch in batches])
+    return Batch(input_ids.flatten(0, 1), torch.cat(positions), targets, sum(batch.tokens for batch in batches))
 
 
 def batches(

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from pbb_helpers.conditions import MAIN, Budget, Condition, condition
+from pbb_helpers.conditions import MAIN, Budget, Condition, StageSpec, condition
 from pbb_helpers.datasets import Dataset, draw_dataset, generator
 from pbb_helpers.documents import (
     N_TEMPLATES,
@@ -26,6 +26,7 @@ from pbb_helpers.documents import (
     source_document,
     way_of_answering,
 )
+from pbb_helpers.model_files import find
 from pbb_helpers.processes import follow_parent, lean_memory, release_memory
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.stages import build_stage
@@ -33,6 +34,10 @@ from pbb_helpers.store import Store, digest
 
 EVALUATION_FORMAT = 1
 """Part of every evaluation key: raise it when the same questions to the same weights no longer give the same rows."""
+STACK_SIZE = 8
+"""Seeds trained as one stack, at most: part of what a stack's results depend on."""
+SMALL = 100_000_000
+"""Bytes of weights below which a GPU waits for launches rather than for arithmetic."""
 ANSWER_COST = 1
 """Answers weigh this many training documents in the bar: about what they take on a CPU."""
 
@@ -162,30 +167,34 @@ def _pair(seed: int, program: Program, x: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """Conditions of one seed that begin with the same stage, done one after the other by one process."""
+    """Conditions that begin with the same stage, done one after the other by one process; the stages of several seeds are trained as a stack."""
 
     experiment: Experiment
-    seed: int
+    seeds: tuple[int, ...]
     conditions: tuple[str, ...]
 
 
-def jobs(experiment: Experiment) -> list[Job]:
-    """Returns the jobs, the longest first, so that processes finish together."""
+def jobs(experiment: Experiment, *, stack: bool = False) -> list[Job]:
+    """Returns the jobs, of one seed each or, with `stack`, of `STACK_SIZE`; the longest first, so that processes finish together."""
+    seeds = experiment.seeds
+    size = STACK_SIZE if stack else 1
     chosen = [condition(name) for name in experiment.conditions]
     first = {c.name: c.stages[0] if c.stages else None for c in chosen}
     found = []
     for stage in dict.fromkeys(first.values()):
         names = tuple(name for name, its in first.items() if its == stage)
-        found += [Job(experiment, seed, names) for seed in experiment.seeds]
+        found += [Job(experiment, seeds[i : i + size], names) for i in range(0, len(seeds), size)]
     return sorted(found, key=lambda job: -_work(job))
 
 
 def _work(job: Job) -> int:
     specs = {spec for name in job.conditions for spec in condition(name).stages}
-    return sum(job.experiment.budget.documents(spec) for spec in specs)
+    return len(job.seeds) * sum(job.experiment.budget.documents(spec) for spec in specs)
 
 
-def run(experiment: Experiment, root: Path, *, processes: int | None = None, progress: Any = None, curves: Any = None) -> Results:
+def run(
+    experiment: Experiment, root: Path, *, processes: int | None = None, stack: bool | None = None, progress: Any = None, curves: Any = None
+) -> Results:
     """Returns the rows, the training log and the floors; trains and asks only what the store below `root` does not hold.
 
     Args:
@@ -193,6 +202,8 @@ def run(experiment: Experiment, root: Path, *, processes: int | None = None, pro
         root: The folder of the store.
         processes: How many jobs run at once, each on one thread; by default one per core on a CPU, and one on a GPU. The result does not
             depend on it.
+        stack: Whether the seeds' stages are trained together (`stacked.train_stages`); None: where `stacking_pays`. A stack's results are
+            others than those of its seeds alone, in the last bits, and are stored apart.
         progress: A `notebook.Progress` that is moved on.
         curves: A `notebook.LiveCurves` that gets every line of the training log as it is written.
 
@@ -203,7 +214,7 @@ def run(experiment: Experiment, root: Path, *, processes: int | None = None, pro
     processes = _default_processes() if processes is None else processes
     if processes < 1:
         raise UsageError(f"{processes} processes; give at least 1")
-    todo = jobs(experiment)
+    todo = jobs(experiment, stack=stacking_pays(experiment) if stack is None else stack)
     total = sum(_work(job) + ANSWER_COST * _answers(job) for job in todo)
     done: dict[Any, float] = {}
 
@@ -225,6 +236,25 @@ def run(experiment: Experiment, root: Path, *, processes: int | None = None, pro
     return Results(rows, metrics, floors(experiment))
 
 
+def stacking_pays(experiment: Experiment) -> bool:
+    """Returns whether the seeds of an experiment are trained as a stack: a rule and not a timing, since results depend on it in the last bits.
+
+    On a GPU a small model waits for its kernels to be launched, and a stack of seeds launches about as many as one (not measured by us).
+    On a CPU the padding costs more than that: each seed shuffles its batches of short and long documents in an order of its own, and a
+    stack is as wide as the widest. At batch 64 eight seeds took 2.3 times the processor time of one after the other.
+    """
+    import torch
+
+    budget = experiment.budget
+    can = all(settings.method == "lora" and not settings.dropout for settings in (budget.stage1, budget.stage2))
+    return torch.cuda.is_available() and can and _weight_bytes(experiment.model) < SMALL
+
+
+def _weight_bytes(model: str) -> int:
+    folder, _ = find(model)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
 def _answers(job: Job) -> int:
     experiment = job.experiment
     programs = experiment.n_without_io + min(experiment.n_with_io_asked, experiment.n_with_io)
@@ -233,7 +263,7 @@ def _answers(job: Job) -> int:
         for name in job.conditions
         for mode in condition(name).modes
     )
-    return sum(asked) * programs
+    return len(job.seeds) * sum(asked) * programs
 
 
 def _default_processes() -> int:
@@ -287,35 +317,38 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
     import torch
 
     from pbb_helpers import models
-    from pbb_helpers.train import train_stage
+    from pbb_helpers.stacked import train_stages
 
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # sums are taken in another order with more: one thread gives the same bits on any number of cores
-    store, loaded, dataset = Store(root), models.load(job.experiment.model), job.experiment.dataset(job.seed)
+    experiment, store, loaded = job.experiment, Store(root), models.load(job.experiment.model)
+    datasets = [experiment.dataset(seed) for seed in job.seeds]
     count = models.token_counter(loaded.tokenizer)
     rows: list[dict] = []
     metrics: list[dict] = []
     for chosen in map(condition, job.conditions):
-        key, name = loaded.key, "untuned"
+        keys, name = [loaded.key] * len(datasets), "untuned"
         for number, spec in enumerate(chosen.stages):
-            stage = build_stage(spec, dataset, job.experiment.budget, count)
-            where = {"condition": chosen.name, "seed": job.seed, "stage": spec.name}
-            tell = functools.partial(_tell_step, events, (job.seed, spec), where)
-            key = train_stage(loaded, stage, store=store, parent=key if number else None, on_progress=tell)
-            whole = job.experiment.budget.documents(spec.length)  # what was announced: a stage matched in tokens may have fewer
-            _tell(events, (job.seed, spec), whole, f"{chosen.name}, seed {job.seed}: trained {spec.name}")
-            metrics += [where | line for line in store.metrics(key)]
+            stages = [build_stage(spec, dataset, experiment.budget, count) for dataset in datasets]
+            where = [{"condition": chosen.name, "seed": seed, "stage": spec.name} for seed in job.seeds]
+            tell = functools.partial(_tell_step, events, spec, where)
+            keys = train_stages(loaded, stages, store=store, parents=keys if number else None, on_progress=tell)
+            whole = experiment.budget.documents(spec)  # what was announced: a stage matched in tokens may have fewer
+            for key, which in zip(keys, where, strict=True):
+                seed = which["seed"]
+                _tell(events, (seed, spec), whole, f"{chosen.name}, seed {seed}: trained {spec.name}")
+                metrics += [which | line for line in store.metrics(key)]
             name = spec.name
-        common = {
-            "run": store.folder(key).name,
-            "model": loaded.name,
-            "family": job.experiment.family,
-            "condition": chosen.name,
-            "seed": job.seed,
-            "stage": name,
-        }
-        for row in answers(job, chosen, loaded, store, key, dataset, events):
-            rows.append(common | row)
+        for dataset, key in zip(datasets, keys, strict=True):
+            common = {
+                "run": store.folder(key).name,
+                "model": loaded.name,
+                "family": experiment.family,
+                "condition": chosen.name,
+                "seed": dataset.seed,
+                "stage": name,
+            }
+            rows += [common | row for row in answers(job, chosen, loaded, store, key, dataset, events)]
     return rows, metrics
 
 
@@ -335,7 +368,8 @@ def answers(job: Job, chosen: Condition, loaded: Any, store: Store, key: str, da
             store.save_rows(key, evaluation_key, found)
             release_memory()
         rows += found
-        _tell(events, (job.seed, chosen.name), ANSWER_COST * len(rows), f"{chosen.name}, seed {job.seed}: answering {asked[0].kind}")
+        note = f"{chosen.name}, seed {dataset.seed}: answering {asked[0].kind}"
+        _tell(events, (dataset.seed, chosen.name), ANSWER_COST * len(rows), note)
     if chosen.stages:
         return rows
     # What the untuned model does with the source in its prompt is a condition of its own, the ceiling of each way of answering.
@@ -347,9 +381,10 @@ def _tell(events: Any, which: Any, amount: float, note: str, line: dict | None =
         events.put((which, amount, note, line))
 
 
-def _tell_step(events: Any, which: Any, where: dict, line: dict) -> None:
+def _tell_step(events: Any, spec: StageSpec, seeds: list[dict], number: int, line: dict) -> None:
+    where = seeds[number]
     note = f"{where['condition']}, seed {where['seed']}: training {where['stage']}, loss {line['loss']:.3f}"
-    _tell(events, which, line["examples"], note, where | line)
+    _tell(events, (where["seed"], spec), line["examples"], note, where | line)
 
 
 def leak_report(experiment: Experiment, seed: int | None = None) -> pd.DataFrame:

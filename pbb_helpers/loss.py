@@ -85,14 +85,15 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     """Returns the cross entropy in nats per supervised token, a float32 scalar: the mean over the supervised tokens of the batch.
 
     The language-model head, which costs the most where the vocabulary is large, is applied at the supervised positions only.
-    `use_cache=False` is not only faster: with a cache transformers may take padding for packed rows.
+    `use_cache=False` is not only faster: with a cache the examples of packed rows would see each other.
     """
     lm = causal_lm(model)
+    inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
     if any(getattr(lm.config, field, None) for field in RESCALED_LOGITS):
-        logits = lm(input_ids=batch.input_ids, use_cache=False).logits.flatten(0, 1)[batch.positions]
+        logits = lm(**inputs).logits.flatten(0, 1)[batch.positions]
         return F.cross_entropy(logits.float(), batch.targets)
     decoder, head = getattr(lm, lm.base_model_prefix), lm.get_output_embeddings()
-    hidden = decoder(input_ids=batch.input_ids, use_cache=False).last_hidden_state.flatten(0, 1)[batch.positions]
+    hidden = decoder(**inputs).last_hidden_state.flatten(0, 1)[batch.positions]
     weight = head_weight(head)
     return head_loss(hidden, weight, batch.targets) if weight is not None else F.cross_entropy(head(hidden).float(), batch.targets)
 

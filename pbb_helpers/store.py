@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -113,6 +114,10 @@ class Store:
             set_aside(damage.path, damage.why, rebuilt=None)
         return False
 
+    def reopen(self, key: str) -> None:
+        """Takes a finished stage for unfinished, so that it is trained again; its rows stay."""
+        (self.folder(key) / "manifest.json").unlink(missing_ok=True)
+
     def finish(self, key: str, config: dict, metrics: Iterable[dict], write_adapter: Callable[[Path], None]) -> None:
         """Writes a stage's results, and marks it as finished; then its checkpoints may go."""
         folder = self.folder(key)
@@ -168,14 +173,14 @@ class Store:
         self.write_folder(self.folder(key) / f"checkpoint-{step}", write)
         self.drop_checkpoints(key, keep)
 
-    def drop_checkpoints(self, key: str, keep: int = 0) -> None:
-        """Deletes all but the last `keep` checkpoints."""
-        for step in self.checkpoints(key)[keep:]:
+    def drop_checkpoints(self, key: str, keep: int = 0, *, after: int = -1) -> None:
+        """Deletes all but the last `keep` of the checkpoints later than step `after`."""
+        for step in [step for step in self.checkpoints(key) if step > after][keep:]:
             shutil.rmtree(self.folder(key) / f"checkpoint-{step}", ignore_errors=True)
 
-    def last_checkpoint(self, key: str) -> tuple[int, Path] | None:
-        """Returns step and folder of the last whole checkpoint, or None. Damaged ones are set aside on the way."""
-        for step in self.checkpoints(key):
+    def last_checkpoint(self, key: str, at_most: float = math.inf) -> tuple[int, Path] | None:
+        """Returns step and folder of the last whole checkpoint, of step `at_most` or before, or None. Damaged ones are set aside on the way."""
+        for step in (step for step in self.checkpoints(key) if step <= at_most):
             path = self.folder(key) / f"checkpoint-{step}"
             damage = check_manifest(path)
             if damage is None:

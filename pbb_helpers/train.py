@@ -14,7 +14,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,7 +65,7 @@ def train_stage(
     gpus = [loaded.model.device] if loaded.model.device.type == "cuda" else []
     with store.locked(key), torch.random.fork_rng(gpus):
         if not store.is_done(key):
-            _Training(loaded, stage, store, key, parent, dtype).run(on_progress or (lambda line: None))
+            Training(loaded, stage, store, key, parent, dtype).run(on_progress or (lambda line: None))
         store.drop_checkpoints(key)  # a process may have been killed just before it did
     return key
 
@@ -163,14 +163,18 @@ class _State:
     lines: list[dict] = field(default_factory=list)
 
 
-class _Training:
-    """One stage being trained."""
+class Training:
+    """One stage being trained: what it starts from, its batches, its state. `stacked` trains several of them in one forward pass."""
 
-    def __init__(self, loaded: LoadedModel, stage: Stage, store: Store, key: str, parent: str | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, loaded: LoadedModel, stage: Stage, store: Store, key: str, parent: str | None, dtype: torch.dtype, **notes: Any
+    ) -> None:
         self.loaded, self.stage, self.store, self.key, self.parent, self.dtype = loaded, stage, store, key, parent, dtype
         self.settings, self.device = stage.settings, loaded.model.device
+        self.notes = notes  # further facts for config.json
         self.encoded = self._encode()
         self.steps = -(-len(self.encoded) // self.settings.batch_size)
+        self.mean_tokens = sum(len(prompt) + len(completion) for prompt, completion in self.encoded) // self.steps
         self.model = self._build()
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = self._optimizer()
@@ -178,41 +182,70 @@ class _Training:
         self.running = torch.zeros((), device=self.device)  # sum of the losses since the last line; kept here to sync rarely
 
     def run(self, on_progress: Callable[[dict], None]) -> None:
-        self.store.write_config(self.key, self._config())
-        self._resume()
-        mean_tokens = sum(len(prompt) + len(completion) for prompt, completion in self.encoded) // self.steps
+        """Trains the stage from its last checkpoint to its end, on its own."""
+        self.begin(self.store.last_checkpoint(self.key))
         casts = inputs_as_they_are(self.model) if self.dtype != torch.float32 else nullcontext()
-        with merged_forward(self.model, mean_tokens), casts:
+        with merged_forward(self.model, self.mean_tokens), casts:
             self._loop(on_progress)
-        config = self._config() | {"finished": _now(), "seconds": round(self.state.seconds, 1)}
-        self.store.finish(self.key, config, self.state.lines, lambda folder: models.save_adapter(self.model, folder))
+        self.finish()
 
     def _loop(self, on_progress: Callable[[dict], None]) -> None:
-        settings, state, weights = self.settings, self.state, list(self.trained.values())
-        clip = settings.clip if settings.clip > 0 else math.inf
-        order = torch.Generator().manual_seed(_seed(settings.seed, "order"))
-        plan = itertools.islice(batches(self.encoded, settings.batch_size, WINDOW, order), state.step, None)
-        began = time.perf_counter() - state.seconds
-        self.model.train()
-        for batch in plan:
-            state.step += 1
-            state.tokens, state.examples = state.tokens + batch.tokens, state.examples + len(batch)
-            rate = learning_rate(settings, state.step, self.steps)
+        weights = list(self.trained.values())
+        for batch in self.plan():
+            rate = self.next_step(batch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(_seed(settings.seed, "dropout", state.step))
+            torch.manual_seed(_seed(self.settings.seed, "dropout", self.state.step))
             with autocast(self.device, self.dtype):
                 value = loss(self.model, batch.to(self.device))
             value.backward()
-            norm = nn.utils.clip_grad_norm_(weights, clip, foreach=True)
+            norm = nn.utils.clip_grad_norm_(weights, self.clip, foreach=True)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.running += value.detach()
-            state.seconds = time.perf_counter() - began
-            if state.step % settings.log_every == 0 or state.step == self.steps:
-                self._log(rate, norm, on_progress)
-            if state.step % settings.checkpoint_every == 0 and state.step < self.steps:
-                self.store.save_checkpoint(self.key, state.step, self._write_checkpoint)
+            self.record(value.detach(), norm, rate, on_progress)
+
+    # --- the parts of a run -----------------------------------------------------------------------------------------------
+
+    def begin(self, checkpoint: tuple[int, Path] | None) -> None:
+        """Gets ready for the step after the checkpoint's, or for the first."""
+        self.store.write_config(self.key, self._config())
+        if checkpoint is not None:
+            self._restore(*checkpoint)
+        self.store.start_metrics(self.key, self.state.lines)
+        self.model.train()
+        self.began = time.perf_counter() - self.state.seconds
+
+    def plan(self) -> Iterator[Batch]:
+        """Yields the batches that are left, in their order."""
+        order = torch.Generator().manual_seed(_seed(self.settings.seed, "order"))
+        return itertools.islice(batches(self.encoded, self.settings.batch_size, WINDOW, order), self.state.step, None)
+
+    def next_step(self, batch: Batch) -> float:
+        """Counts a step, and returns its learning rate."""
+        state = self.state
+        state.step += 1
+        state.tokens, state.examples = state.tokens + batch.tokens, state.examples + len(batch)
+        return learning_rate(self.settings, state.step, self.steps)
+
+    def record(self, value: Tensor, norm: Tensor, rate: float, on_progress: Callable[[dict], None]) -> None:
+        """Ends a step of that loss, norm of the gradient and learning rate: writes the log and checkpoints when they are due."""
+        state, settings = self.state, self.settings
+        self.running += value
+        state.seconds = time.perf_counter() - self.began
+        if state.step % settings.log_every == 0 or state.step == self.steps:
+            self._log(rate, norm, on_progress)
+        if state.step % settings.checkpoint_every == 0 and state.step < self.steps:
+            self.store.save_checkpoint(self.key, state.step, self._write_checkpoint)
+
+    def finish(self) -> None:
+        """Writes the results, and marks the stage as finished."""
+        config = self._config() | {"finished": _now(), "seconds": round(self.state.seconds, 1)}
+        self.store.finish(self.key, config, self.state.lines, lambda folder: models.save_adapter(self.model, folder))
+
+    @property
+    def clip(self) -> float:
+        """The largest norm of a gradient."""
+        return self.settings.clip if self.settings.clip > 0 else math.inf
 
     def _log(self, rate: float, norm: Tensor, on_progress: Callable[[dict], None]) -> None:
         state = self.state
@@ -283,7 +316,7 @@ class _Training:
             "exposures": exposures(self.stage),
             "provenance": provenance(),
             "started": _now(),
-        }
+        } | self.notes
 
     # --- checkpoints ----------------------------------------------------------------------------------------------------
 
@@ -296,18 +329,14 @@ class _Training:
         (folder / "state.json").write_text(json.dumps(asdict(self.state)))
 
     @torch.no_grad()
-    def _resume(self) -> None:
-        found = self.store.last_checkpoint(self.key)
-        if found is not None:
-            step, folder = found
-            tensors = load_file(folder / "state.safetensors", device=str(self.device))
-            self.running.copy_(tensors["running"])
-            for name, p in self.trained.items():
-                p.copy_(tensors[f"weight/{name}"])
-                moments = {kind: tensors[f"{kind}/{name}"] for kind in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[p] = {"step": torch.tensor(float(step), device=self.device), **moments}
-            self.state = _State(**json.loads((folder / "state.json").read_text()))
-        self.store.start_metrics(self.key, self.state.lines)
+    def _restore(self, step: int, folder: Path) -> None:
+        tensors = load_file(folder / "state.safetensors", device=str(self.device))
+        self.running.copy_(tensors["running"])
+        for name, p in self.trained.items():
+            p.copy_(tensors[f"weight/{name}"])
+            moments = {kind: tensors[f"{kind}/{name}"] for kind in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[p] = {"step": torch.tensor(float(step), device=self.device), **moments}
+        self.state = _State(**json.loads((folder / "state.json").read_text()))
 
 
 def _now() -> str:

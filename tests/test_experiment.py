@@ -68,7 +68,7 @@ def everything(kill_at):
         real(handle)
 
     disk.os.fsync = fsync
-    for job in experiment.jobs(plan):
+    for job in experiment.jobs(plan, stack=sys.argv[3:] == ["stack"]):
         experiment.run_job(job, root)
 
 
@@ -104,8 +104,8 @@ def text(rows: pd.DataFrame | list[dict]) -> str:
     return pd.DataFrame(rows).drop(columns="seconds", errors="ignore").to_json(orient="records", double_precision=15, lines=True)
 
 
-def in_this_process(plan: Experiment, root: Path) -> tuple[list[dict], list[dict]]:
-    parts = [run_job(job, root) for job in jobs(plan)]
+def in_this_process(plan: Experiment, root: Path, *, stack: bool = False) -> tuple[list[dict], list[dict]]:
+    parts = [run_job(job, root) for job in jobs(plan, stack=stack)]
     rows, metrics = ([line for part in parts for line in part[i]] for i in (0, 1))
     return rows, metrics
 
@@ -193,7 +193,7 @@ def test_one_process_and_a_fresh_store_give_the_same_bits(plan, whole, tmp_path)
 
 
 def test_a_second_run_trains_and_asks_nothing(plan, whole, monkeypatch):
-    monkeypatch.setattr(train._Training, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train.Training, "run", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: pytest.fail("asked again"))
     before = {path: path.stat().st_mtime_ns for path in whole[1].rglob("*.safetensors")}
     rows, metrics = in_this_process(plan, whole[1])
@@ -235,6 +235,43 @@ def test_killed_at_many_writes_and_run_again(plan, whole, tmp_path):
     rows, _ = in_this_process(some, tmp_path)
     every = whole[0].rows
     assert text(in_order(rows, some)) == text(every[every["condition"].isin(some.conditions) & (every["seed"] == 0)])
+
+
+def test_stacked_seeds_give_the_rows_of_seeds_alone_and_resume_to_the_same_bits(plan, whole, tmp_path):
+    some = replace(plan, conditions=("base", "source_only", "proactive"))
+    stacked = run(some, tmp_path / "whole", processes=1, stack=True)
+    rows, metrics = (table[table["condition"].isin(some.conditions)] for table in (whole[0].rows, whole[0].metrics))
+    assert text(stacked.rows.drop(columns="run")) == text(rows.drop(columns="run"))
+    by = ["condition", "seed", "stage", "step"]
+    losses = [table.set_index(by)["loss"].sort_index() for table in (stacked.metrics, metrics)]
+    pd.testing.assert_series_equal(*losses, rtol=1e-5)
+    trained = rows["condition"] != "base"
+    assert not set(stacked.rows["run"]) & set(rows["run"][trained]), "kept apart in the store"
+
+    killed = tmp_path / "killed"
+    done = subprocess.run([sys.executable, "-c", FORKS, repr(some), str(killed), "stack"], capture_output=True, text=True, timeout=600)
+    codes = done.stdout.split()
+    assert done.returncode == 0 and codes[-1] == "0" and set(codes[:-1]) == {"-9"} and len(codes) > 3, (codes, done.stderr[-2000:])
+    resumed, log = in_this_process(some, killed, stack=True)
+    assert text(in_order(resumed, some)) == text(stacked.rows)
+    assert text(log) == text(stacked.metrics)
+
+
+def test_a_stack_holds_as_many_seeds_as_it_may(plan, monkeypatch):
+    monkeypatch.setattr(experiment, "STACK_SIZE", 2)
+    some = replace(plan, seeds=(0, 1, 2, 3, 4), conditions=("proactive",))
+    assert [job.seeds for job in jobs(some, stack=True)] == [(0, 1), (2, 3), (4,)]
+    assert sum(map(experiment._work, jobs(some, stack=True))) == sum(map(experiment._work, jobs(some)))
+
+
+def test_seeds_are_stacked_on_a_gpu_where_the_model_is_small_and_can_be(plan, monkeypatch):
+    assert not experiment.stacking_pays(plan)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert experiment.stacking_pays(plan)
+    dropout = replace(BUDGET, stage2=replace(SETTINGS, dropout=0.1))
+    assert not experiment.stacking_pays(replace(plan, budget=dropout))
+    monkeypatch.setattr(experiment, "SMALL", 1000)
+    assert not experiment.stacking_pays(plan)
 
 
 def start(plan: Experiment, root: Path, *options: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
@@ -288,8 +325,8 @@ def test_killed_from_outside_in_every_way_and_run_again(plan, whole, tmp_path):
 
 def test_jobs_hold_every_condition_and_seed_once_the_longest_first(plan):
     todo = jobs(plan)
-    assert sorted((name, job.seed) for job in todo for name in job.conditions) == sorted(
-        (n, s) for n in plan.conditions for s in plan.seeds
+    assert sorted((name, job.seeds) for job in todo for name in job.conditions) == sorted(
+        (n, (s,)) for n in plan.conditions for s in plan.seeds
     )
     assert {job.conditions for job in todo} == {
         ("base", "in_context"), ("source_only",), ("stage1_only", "proactive", "shuffled_source"), ("mixture",)
