@@ -235,6 +235,7 @@ def test_what_is_no_description_is_refused(text):
 def test_a_text_with_two_readings_would_be_refused(monkeypatch):
     text = "zibble takes a number x. Add 3 to x. Return x."
     assert parse(text) == ZIBBLE
+    descriptions._read.cache_clear()
     monkeypatch.setattr(descriptions, "STATEMENTS", (*descriptions.SHORT, descriptions.Rule("V = V * C", ("add C to V",))))
     with pytest.raises(UsageError, match="can be read in more than one way"):
         parse(text)
