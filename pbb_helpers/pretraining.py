@@ -14,7 +14,7 @@ import pandas as pd
 from pbb_helpers import notebook, reading
 from pbb_helpers.corpus import Mix, documents
 from pbb_helpers.datasets import generator
-from pbb_helpers.documents import call_document
+from pbb_helpers.documents import call_document, way_of_answering
 from pbb_helpers.families.names import draw_names
 from pbb_helpers.pretrain import PretrainSettings, pretrain
 from pbb_helpers.programs import UsageError, did_you_mean, family
@@ -110,11 +110,20 @@ def curve_alt(points: pd.DataFrame) -> str:
     return f"In-context exact match against training tokens, one line per mode. At {last['tokens'].max() / 1e6:.1f} million tokens: {ends}."
 
 
-def ask(loaded: Any, *, n_programs: int, seed: int, progress: Any = None) -> pd.DataFrame:
-    """Returns rows of fresh programs of each length, asked once in each mode with the source in the prompt."""
+def reads_words(card: Mapping[str, Any]) -> bool:
+    """Returns whether a model was pretrained on descriptions too."""
+    return card["settings"]["mix"].get("language", 0) > 0
+
+
+def ask(loaded: Any, *, n_programs: int, seed: int, language: bool = False, progress: Any = None) -> pd.DataFrame:
+    """Returns rows of fresh programs of each length, asked once in each mode with the source in the prompt.
+
+    With `language` they are asked once more with the description in its place: condition "in_context_description".
+    """
     from pbb_helpers import evaluate
 
     rows: list[dict[str, Any]] = []
+    modes = [f"in_context_{words}{way}" for words in ("", "description_")[: 1 + language] for way in MODES]
     names = draw_names(n_programs * len(LENGTHS), generator(seed, "fresh names"))
     for i, length in enumerate(LENGTHS):
         draws = generator(seed, f"fresh programs {length}")
@@ -122,19 +131,20 @@ def ask(loaded: Any, *, n_programs: int, seed: int, progress: Any = None) -> pd.
             names[i * n_programs : (i + 1) * n_programs], draws
         )
         inputs = draws.integers(0, 50, size=n_programs)
-        for mode in MODES:
+        for mode in modes:
+            way, shown = way_of_answering(mode)
+            condition = "in_context_description" if shown == "description" else "in_context"
             asked = [
-                call_document(p, "without_io", f"in_context_{mode}", int(x), k % 20)
+                call_document(p, "without_io", mode, int(x), k % 20, phrasing=k)
                 for k, (p, x) in enumerate(zip(programs, inputs, strict=True))
             ]
-            rows += [row | {"mode": mode} for row in evaluate.evaluate(loaded, loaded.model, asked)]
+            rows += [row | {"mode": way, "condition": condition} for row in evaluate.evaluate(loaded, loaded.model, asked)]
             if progress is not None:
-                progress.update(len(rows), total=n_programs * len(LENGTHS) * len(MODES), note=f"{length} statements, {mode}")
+                progress.update(len(rows), total=n_programs * len(LENGTHS) * len(modes), note=f"{length} statements, {mode}")
     common = {
         "run": loaded.key[:16],
         "model": loaded.name,
         "family": "arithmetic",
-        "condition": "in_context",
         "seed": seed,
         "stage": "untuned",
     }
@@ -154,7 +164,8 @@ def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame) ->
         short: Results over the lengths of one and two statements, as many programs of each.
         points: The card's curve.
     """
-    cells = {row.mode: row for row in short[short["seed"] == "all"].itertuples()}
+    in_code, short = (t[(t["condition"] == "in_context") & (t["seed"] == "all")] for t in (table, short))
+    cells = {row.mode: row for row in short.itertuples()}
     said = [
         "With the source in its prompt, on fresh programs, half of one statement and half of two, the model answers "
         + ", ".join(f"{100 * cells[m].accuracy:.1f} % ({100 * cells[m].low:.0f} to {100 * cells[m].high:.0f} %) by {m}" for m in MODES)
@@ -167,7 +178,7 @@ def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame) ->
     last = points[points["step"] == points["step"].max()]
     said.append("On the mix of lengths that the quick profile draws (fewer of one statement, for those run out), by exact match of the whole completion: "
                 + ", ".join(f"{row.mode} {100 * row.accuracy:.0f} %" for row in last.itertuples()) + f"; n = {last['n'].max()}.")  # fmt: skip
-    by_length = {(row.mode, row.length): row.accuracy for row in table[table["seed"] == "all"].itertuples()}
+    by_length = {(row.mode, row.length): row.accuracy for row in in_code.itertuples()}
     said.append("At four statements, more than in any pretraining document: "
                 + ", ".join(f"{m} {100 * by_length[m, 4]:.0f} % (at three {100 * by_length[m, 3]:.0f} %)" for m in MODES) + ".")  # fmt: skip
     return said

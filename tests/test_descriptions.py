@@ -19,6 +19,17 @@ FAMILIES = [Arithmetic(min_statements=n, max_statements=n, weights=(0.6, 0.2, 0.
 ZIBBLE = "def zibble(x):\n    x = x + 3\n    return x"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_kept():
+    """What was written and read is kept: a test that changes the rules must not see it, nor leave its own behind."""
+    kept = (descriptions.describe, descriptions._read)
+    for function in kept:
+        function.cache_clear()
+    yield
+    for function in kept:
+        function.cache_clear()
+
+
 def program(source: str) -> Program:
     return Program("zibble", "arithmetic", source, 1)
 
@@ -199,6 +210,15 @@ def test_words_mean_what_they_say(text, line):
     assert parse(f"zibble takes a number x. {text} Return x.") == f"def zibble(x):\n{indented([line, 'return x'])}"
 
 
+def test_a_loop_names_its_variable_only_where_somebody_reads_it():
+    plain, counted, other = (
+        "def zibble(x):\n    for {} in range(3):\n        x = x + {}\n    return x".format(*pair) for pair in ("i2", "ii", "j2")
+    )
+    assert not any("counting" in describe(program(plain), i) for i in range(9))
+    assert all("i counting up from 0:" in describe(program(counted), i) for i in range(9))
+    assert all("j counting up from 0:" in describe(program(other), i) for i in range(9))
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "zibble", ZIBBLE, "zibble takes a number x.", "zibble takes a number x. Add 3 to x.", "zibble takes a number x. Return x",
@@ -215,6 +235,7 @@ def test_what_is_no_description_is_refused(text):
 def test_a_text_with_two_readings_would_be_refused(monkeypatch):
     text = "zibble takes a number x. Add 3 to x. Return x."
     assert parse(text) == ZIBBLE
+    descriptions._read.cache_clear()
     monkeypatch.setattr(descriptions, "STATEMENTS", (*descriptions.SHORT, descriptions.Rule("V = V * C", ("add C to V",))))
     with pytest.raises(UsageError, match="can be read in more than one way"):
         parse(text)

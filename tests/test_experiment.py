@@ -17,6 +17,8 @@ import pytest
 
 from pbb_helpers import evaluate, experiment, statistics, train
 from pbb_helpers.conditions import MAIN, Budget, TrainSettings, condition
+from pbb_helpers.descriptions import find
+from pbb_helpers.documents import WORD_MODES
 from pbb_helpers.experiment import Experiment, jobs, run, run_job
 from pbb_helpers.programs import UsageError
 from pbb_helpers.store import Store
@@ -128,6 +130,27 @@ def test_rows_are_complete(plan, whole):
     names = {"run", "model", "family", "condition", "seed", "stage", "group", "program", "input", "mode", "length", "prompt", "generated", "answer",
              "gold", "correct", "parsed_ok"}  # fmt: skip
     assert set(results.rows.columns) == names
+
+
+def test_conditions_in_words_are_asked_in_words_and_may_be_matched_in_tokens(plan, tmp_path):
+    names = ("in_context_description", "description", "code_to_description")
+    words = replace(plan, conditions=names, seeds=(0,), n_with_io_asked=1, budget=replace(BUDGET, match="tokens"))
+    rows, metrics = in_this_process(words, tmp_path)
+    frame = pd.DataFrame(rows)
+    modes = {name: experiment.modes_of(name) for name in names}
+    assert modes["in_context_description"] == ("direct", "cot", "recall_description") and modes["description"] == WORD_MODES
+    statistics.require_complete(frame, conditions=names, seeds=[0], modes=modes, groups=["without_io", "with_io"])
+    programs = {p.name: p for p in (*words.dataset(0).with_io, *words.dataset(0).without_io)}
+    for row in frame.itertuples():
+        program = programs[row.program]
+        assert row.gold == (program.source if row.mode in ("source", "description") else str(program.run(int(row.input))))
+        shown = row.condition == "in_context_description" or row.mode.startswith("in_context_description")
+        assert (find(row.prompt) == [program.source]) == shown
+    steps = pd.DataFrame(metrics).groupby(["condition", "stage"])["step"].max()
+    assert steps["code_to_description"]["stage1"] <= 5 and steps["description"]["stage1"] <= 5
+    report = experiment.leak_report(words).set_index(["condition", "stage"])
+    assert report.loc[("description", "stage2"), "without_io description"] > 0 and (report["leaks"] == 0).all()
+    assert report["documents"].min() < report.groupby("stage")["documents"].max().min()
 
 
 def test_gold_answers_are_those_of_the_true_program_in_every_condition(plan, whole):
@@ -304,6 +327,8 @@ def test_killed_from_outside_in_every_way_and_run_again(plan, whole, tmp_path):
     assert end(process, children)[0] == -signal.SIGKILL
 
     process, children = start(plan, tmp_path)
+    while not any(tmp_path.rglob("rows.jsonl")):  # something is finished
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C in a terminal reaches all of them
     status, err = end(process, children)
     assert status in (-signal.SIGINT, 130) and err.count("Traceback") == 1 and "\nKeyboardInterrupt\n" in err, err

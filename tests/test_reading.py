@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from pbb_helpers import findings, pretraining, profiles, reading, statistics
+from pbb_helpers import findings, models, pretraining, profiles, reading, statistics
+from pbb_helpers.descriptions import find
 from pbb_helpers.programs import UsageError
 
 
@@ -63,6 +64,17 @@ def test_pretraining_sentences_say_whether_the_targets_are_met() -> None:
     assert "cot 90 %; n = 400" in said
     assert "cot is not told apart from the target of 95 %" in said and "direct is not told apart from the target of 75 %" in said
     assert "n = 30" in said
+
+
+def test_answers_in_words_are_rows_of_their_own(shipped_like) -> None:
+    loaded = models.load(str(shipped_like), device="cpu")
+    code = pretraining.ask(loaded, n_programs=2, seed=0)
+    both = pretraining.ask(loaded, n_programs=2, seed=0, language=True)
+    words = both[both["condition"] == "in_context_description"]
+    pd.testing.assert_frame_equal(both[both["condition"] == "in_context"].reset_index(drop=True), code.reset_index(drop=True))
+    assert set(words["mode"]) == {"direct", "cot", "recall_description"} and len(words) == len(code) == 2 * 4 * 3
+    assert list(words["gold"]) == list(code["gold"]) and all(find(prompt) for prompt in words["prompt"])
+    assert not pretraining.reads_words({"settings": {"mix": {}}}) and pretraining.reads_words({"settings": {"mix": {"language": 0.1}}})
 
 
 def values(**changes: object) -> dict[str, object]:
