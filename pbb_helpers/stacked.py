@@ -65,12 +65,15 @@ def train_stages(
     with ExitStack() as locks:
         for key in sorted(keys):  # in one order everywhere, so that no two processes wait for each other
             locks.enter_context(store.locked(key))
-        if not all([store.is_done(key) for key in keys]):  # a list: what is damaged is set aside in each
+        done = [store.is_done(key) for key in keys]
+        if not all(done):
             trainings = [
                 Training(loaded, stage, store, key, parent, dtype, stack=keys)
                 for stage, key, parent in zip(stages, keys, before, strict=True)
             ]
             _require_stackable(trainings)
+            for training, finished in zip(trainings, done, strict=True):
+                training.finished = finished
             _begin(trainings, store)
             _Stack(trainings).run(tell)
         for key in keys:  # not before all are finished: a stage that is damaged or missing needs those of its companions
@@ -130,7 +133,7 @@ def _require_stackable(trainings: Sequence[Training]) -> None:
 
 
 def _begin(trainings: Sequence[Training], store: Store) -> None:
-    """Takes all to the last step of which all have a whole checkpoint; one that is finished goes the rest of the way again with the others."""
+    """Takes all to the last step of which all have a whole checkpoint; those that are finished go the rest of the way with the others."""
     at_most = math.inf
     while True:
         found = [store.last_checkpoint(training.key, at_most) for training in trainings]
@@ -139,7 +142,6 @@ def _begin(trainings: Sequence[Training], store: Store) -> None:
             break
         at_most = min(steps)
     for training, checkpoint in zip(trainings, found, strict=True):
-        store.reopen(training.key)
         store.drop_checkpoints(training.key, after=min(steps))
         training.begin(checkpoint)
 

@@ -114,10 +114,6 @@ class Store:
             set_aside(damage.path, damage.why, rebuilt=None)
         return False
 
-    def reopen(self, key: str) -> None:
-        """Takes a finished stage for unfinished, so that it is trained again; its rows stay."""
-        (self.folder(key) / "manifest.json").unlink(missing_ok=True)
-
     def finish(self, key: str, config: dict, metrics: Iterable[dict], write_adapter: Callable[[Path], None]) -> None:
         """Writes a stage's results, and marks it as finished; then its checkpoints may go."""
         folder = self.folder(key)

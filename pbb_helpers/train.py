@@ -172,6 +172,7 @@ class Training:
         self.loaded, self.stage, self.store, self.key, self.parent, self.dtype = loaded, stage, store, key, parent, dtype
         self.settings, self.device = stage.settings, loaded.model.device
         self.notes = notes  # further facts for config.json
+        self.finished = False  # in a stack one may be while others are not: it goes along, but what it wrote stays as it is
         self.encoded = self._encode()
         self.steps = -(-len(self.encoded) // self.settings.batch_size)
         self.mean_tokens = sum(len(prompt) + len(completion) for prompt, completion in self.encoded) // self.steps
@@ -208,10 +209,12 @@ class Training:
 
     def begin(self, checkpoint: tuple[int, Path] | None) -> None:
         """Gets ready for the step after the checkpoint's, or for the first."""
-        self.store.write_config(self.key, self._config())
+        if not self.finished:
+            self.store.write_config(self.key, self._config())
         if checkpoint is not None:
             self._restore(*checkpoint)
-        self.store.start_metrics(self.key, self.state.lines)
+        if not self.finished:
+            self.store.start_metrics(self.key, self.state.lines)
         self.model.train()
         self.began = time.perf_counter() - self.state.seconds
 
@@ -239,6 +242,8 @@ class Training:
 
     def finish(self) -> None:
         """Writes the results, and marks the stage as finished."""
+        if self.finished:
+            return
         config = self._config() | {"finished": _now(), "seconds": round(self.state.seconds, 1)}
         self.store.finish(self.key, config, self.state.lines, lambda folder: models.save_adapter(self.model, folder))
 
@@ -258,7 +263,8 @@ class Training:
         counts = {"tokens": state.tokens, "examples": state.examples, "seconds": round(state.seconds, 3)}
         line = {"step": state.step, "steps": self.steps, "loss": mean, "lr": rate, "grad_norm": norm.item(), **counts}
         state.lines.append(line)
-        self.store.append_metrics(self.key, line)
+        if not self.finished:
+            self.store.append_metrics(self.key, line)
         release_memory()
         on_progress(dict(line))
 

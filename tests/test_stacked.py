@@ -220,9 +220,11 @@ def forked(*args):
 
 root = Path(sys.argv[2])
 calls = train(root / "whole")
-for point in range(3, calls + 1, 6):
+for point in range(3, calls + 1, 9):
     print(forked(root / f"write-{point}", point), forked(root / f"write-{point}"))
-while (code := forked(root / "again-and-again", calls // 2)) == -signal.SIGKILL:
+for _ in range(20):
+    if (code := forked(root / "again-and-again", calls // 2)) == 0:
+        break
     print(code, 0)
 """
 
@@ -235,7 +237,7 @@ def test_killed_at_writes_and_run_again_gives_the_same_bits(tiny_folder, tmp_pat
     )
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
-    assert len(lines) > 10 and set(lines) == {f"{-signal.SIGKILL} 0"}
+    assert len(lines) >= 8 and set(lines) == {f"{-signal.SIGKILL} 0"}
     whole = results(tmp_path / "whole")
     assert len(whole) == 2
     for root in tmp_path.iterdir():
@@ -257,8 +259,10 @@ def test_a_damaged_stage_is_trained_again_with_its_companions(tiny_llama, store)
     before = [adapter(store, key) for key in keys]
     path = store.folder(keys[1]) / "adapter" / models.ADAPTER_WEIGHTS
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    written = (store.folder(keys[0]) / "manifest.json").stat().st_mtime_ns
     assert train_stages(tiny_llama, STAGES, store=store) == keys
     assert [distance(old, adapter(store, key)) for old, key in zip(before, keys, strict=True)] == [0, 0, 0]
+    assert (store.folder(keys[0]) / "manifest.json").stat().st_mtime_ns == written, "what is finished is not written again"
 
 
 # --- what cannot be stacked -------------------------------------------------------------------------------------------------
