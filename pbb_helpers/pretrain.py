@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from pbb_helpers.corpus import Mix, conversations, documents
+from pbb_helpers.disk import plain_name
 from pbb_helpers.documents import SOURCE_TEMPLATES, Example, call_document
 from pbb_helpers.families.names import draw_names, made_up_names
 from pbb_helpers.processes import follow_parent
@@ -355,10 +356,10 @@ def main(name: str = "pbb-small", folder: Path | None = None, **changes: Any) ->
     """Makes a shipped model anew; `changes` are fields of `PretrainSettings`.
 
     Raises:
-        UsageError: There is no such setting.
+        UsageError: There is no such setting, or the name cannot name a folder.
     """
     unknown = set(changes) - set(PretrainSettings.__dataclass_fields__)
     if unknown:
         raise UsageError(f"unknown setting {sorted(unknown)[0]!r}; choose from {', '.join(PretrainSettings.__dataclass_fields__)}")
-    settings = PretrainSettings(name=name, **changes)
+    settings = PretrainSettings(name=plain_name(name, "model name"), **changes)
     return pretrain(settings, folder or Path("runs") / "pretrain" / name, log=lambda line: print(line, flush=True))

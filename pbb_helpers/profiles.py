@@ -52,6 +52,7 @@ class Parameters(BaseModel):
     method: str | None = None
     rank: int | None = None
     processes: int | None = None
+    trust_remote_code: bool = False
 
 
 def proactive(values: Mapping[str, Any]) -> Experiment:
@@ -63,7 +64,7 @@ def proactive(values: Mapping[str, Any]) -> Experiment:
     given = parameters(Parameters, values)
     if given.profile not in PROFILES:
         raise did_you_mean("profile", given.profile, PROFILES)
-    find(given.model)
+    find(given.model, trust_remote_code=given.trust_remote_code)
     for name in given.conditions or ():
         condition(name)
     base = PROFILES[given.profile]
@@ -86,7 +87,7 @@ def proactive(values: Mapping[str, Any]) -> Experiment:
     return _changed(
         base, model=given.model, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
         conditions=tuple(c for c in CONDITIONS if c in given.conditions) if given.conditions is not None else None,
-        seeds=tuple(given.seeds) if given.seeds is not None else None,
+        seeds=tuple(given.seeds) if given.seeds is not None else None, trust_remote_code=given.trust_remote_code,
         family_settings=tuple(({**dict(base.family_settings), **statements}).items()) or None,
     )  # fmt: skip
 
@@ -100,7 +101,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
     """Returns what a reader must know of an experiment's size, in words and numbers."""
     budget = experiment.budget
     return {
-        "model": experiment.model,
+        "model": experiment.model + (", its own Python code is run" if experiment.trust_remote_code else ""),
         "family": experiment.family + "".join(f", {name} {value}" for name, value in experiment.family_settings),
         "conditions": ", ".join(experiment.conditions),
         "seeds (each draws programs, inputs, documents, initial weights)": ", ".join(map(str, experiment.seeds)),
