@@ -216,7 +216,10 @@ def _fit(value: Any, kind: Any) -> tuple[bool, Any]:
         pairs = [(_fit(k, arguments[0]), _fit(v, arguments[1])) for k, v in value.items()]
         return all(k[0] and v[0] for k, v in pairs), {k[1]: v[1] for k, v in pairs}
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return math.isfinite(value), float(value)
+        try:
+            return math.isfinite(value), float(value)
+        except OverflowError:  # a whole number beyond every float
+            return False, value
     if kind in (list, tuple) and isinstance(value, (list, tuple)):
         return True, kind(value)
     return (isinstance(value, kind) and not (kind is int and isinstance(value, bool))) if isinstance(kind, type) else False, value

@@ -101,7 +101,7 @@ def parameter(random_: random.Random) -> str:
         known = parse_cell(source)
     except UsageError as error:
         assert "\n" not in str(error), (source, error)
-        return source
+        return source + text
     for name, one in known.items():
         assert parameters_key({name: check(one, one.default)}) == parameters_key(resolve({name: one}, {}))
         try:
@@ -111,7 +111,7 @@ def parameter(random_: random.Random) -> str:
             continue
         assert check(one, value) == value and json.dumps(value) and parameters_key({name: value})
         assert ast_literal(value) == value
-    return source
+    return source + text
 
 
 def ast_literal(value: object) -> object:
