@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pbb_helpers.markup import shortened, visible
 
 if TYPE_CHECKING:
     from pbb_helpers.run_record import RunResult
@@ -71,12 +73,12 @@ def run(
 def _conclude(result: RunResult, out: Path, reports: Path) -> None:
     paths, rendered = _render(out, reports, result.record["notebook"])
     if result.reused:
-        print("finished before: nothing was run again (--force repeats it)")
+        _say("finished before: nothing was run again (--force repeats it)")
     for path in paths:
-        print(f"report: {path}")
-    print(f"run:    {_short(result.folder)}")
+        _say(f"report: {path}")
+    _say(f"run:    {_short(result.folder)}")
     if result.headline and result.status == "completed":
-        print(result.headline)
+        _say(result.headline)
     if result.status != "completed":
         _complain(f"{result.record['notebook']} {result.status} in {result.error}")
         error = result.record.get("error") or {}
@@ -122,7 +124,7 @@ def report(notebook: Maybe = None, out: Runs = Path("runs"), reports: Reports = 
         raise _usage(f"no runs in {out}; make one with: pbb run notebooks/01_proactive.ipynb")
     paths, rendered = _render(out, reports, name)
     for path in paths:
-        print(path)
+        _say(path)
     if not rendered:
         raise typer.Exit(1)
 
@@ -136,11 +138,11 @@ def describe(notebook: Notebook) -> None:
     node = read_notebook(notebook)
     known = read_parameters(node, notebook)
     title, question = title_of(node)
-    print("\n".join([line for line in (title, question) if line] + [""]))
+    _say("\n".join([line for line in (title, question) if line] + [""]))
     rows = [(p.name, p.type_name, repr(p.default), p.comment) for p in known.values()]
     widths = [max(len(row[i]) for row in [*rows, ("name", "type", "default", "")]) for i in range(3)]
     for row in [("name", "type", "default", "meaning"), *rows]:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+        _say("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
 
 
 @app.command()
@@ -164,12 +166,12 @@ def results(
         raise _usage(f"no finished run{of} with results in {out}; make one with: pbb run notebooks/{name or '01_proactive'}.ipynb")
     for r in chosen:
         profile = r.record["parameters"].get("profile")
-        print(f"{_short(r.folder)}{f', profile {profile}' if profile else ''}, {r.record['started'][:16]}", file=sys.stderr)
+        _say(f"{_short(r.folder)}{f', profile {profile}' if profile else ''}, {r.record['started'][:16]}", file=sys.stderr)
     tables = [pd.read_csv(r.folder / "results.csv").assign(notebook=r.record["notebook"], run=r.folder.name) for r in chosen]
     table = pd.concat(tables, ignore_index=True)
     if len(chosen) == 1:
         table = table.drop(columns=["notebook", "run"])
-    print(table.to_csv(index=False) if csv else table.round(3).to_string(index=False), end="" if csv else "\n")
+    _say(table.to_csv(index=False) if csv else table.round(3).to_string(index=False), end="" if csv else "\n")
 
 
 @app.command()
@@ -188,23 +190,22 @@ def record(
     if not finished:
         raise _usage(f"no finished run of {name} in {out}; make one with: pbb run notebooks/{name}.ipynb")
     for path in recording.record(finished[0], figures, readme):
-        print(path)
+        _say(path)
 
 
 @app.command()
 def models() -> None:
     """Lists the models that ship with the project; any hub id or folder works as well: -p model <id or folder>."""
-    from pbb_helpers.markup import visible
     from pbb_helpers.model_files import shipped
 
     cards = shipped()
     if not cards:
         print("no model ships with this checkout; make one with: pbb pretrain")
     for name, card in cards.items():
-        print(name)
+        _say(name)
         for key, value in card.facts.items():
             long = isinstance(value, (list, dict)) and len(str(value)) > 100
-            print(visible(f"  {key}: ({len(value)} entries, in {card.folder / 'card.json'})" if long else f"  {key}: {value}"))
+            _say(f"  {key}: ({len(value)} entries, in {card.folder / 'card.json'})" if long else f"  {key}: {value}")
 
 
 @app.command()
@@ -254,9 +255,13 @@ def _usage(message: str) -> Exception:
     return UsageError(message)
 
 
+def _say(text: object, **options: Any) -> None:
+    """Prints; what a terminal would obey, in a name or in generated text, is spelled out."""
+    print(visible(text), **options)
+
+
 def _complain(message: object) -> None:
-    text = " ".join(str(message).split())
-    print(f"pbb: {text}", file=sys.stderr, flush=True)
+    _say(f"pbb: {' '.join(visible(shortened(message)).split())}", file=sys.stderr, flush=True)
 
 
 def _join_pairs(arguments: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from pbb_helpers.programs import UsageError
 
 MANIFEST = "manifest.json"
+LONGEST_NAME = 200  # bytes; most file systems take 255, and endings come on top
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -54,6 +55,17 @@ def _errno(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     return next((code for code in (*NO_SPACE, *NO_PERMISSION) if f"(os error {code})" in str(error)), None)
+
+
+def plain_name(name: str, what: str) -> str:
+    """Returns the name if it names one file or folder and can lead nowhere else.
+
+    Raises:
+        UsageError: It is empty, too long, or holds a separator or a character that cannot be seen.
+    """
+    if name in ("", ".", "..") or not name.isprintable() or {"/", "\\"} & set(name) or len(name.encode()) > LONGEST_NAME:
+        raise UsageError(f"{what} {name!r} cannot name a folder; give up to {LONGEST_NAME} bytes, no slashes, no control characters")
+    return name
 
 
 def write_text(path: Path, text: str) -> None:

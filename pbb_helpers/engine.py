@@ -21,6 +21,7 @@ from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellExecutionError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.translators import PythonTranslator, papermill_translators
 
 from pbb_helpers.disk import write_text
 from pbb_helpers.progress import MIME, PREFIX
@@ -57,7 +58,8 @@ class Manager(NotebookExecutionManager):
 
     def save(self, **_: Any) -> None:
         """Writes the notebook whole or not at all, so that a reader never sees half of it."""
-        write_text(self.path, nbformat.writes(self.nb))
+        # Half of a surrogate pair, which UTF-8 has no bytes for, becomes JSON's own escape for it.
+        write_text(self.path, nbformat.writes(self.nb).encode(errors="backslashreplace").decode())
         self.last_save_time = self.now()
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
@@ -238,4 +240,14 @@ class Guard:
             threading.Thread(target=self.stop_kernel, daemon=True).start()
 
 
+class Literals(PythonTranslator):
+    """Writes parameters as Python's own literals; papermill's writing of a tuple is a text whose quotes can end it, and run what follows."""
+
+    @classmethod
+    def translate(cls, val: Any) -> str:
+        """Returns the literal; every value was checked to be plain data."""
+        return ascii(val)
+
+
+papermill_translators.register("python", Literals)
 papermill_engines.register("pbb", Engine)

@@ -232,7 +232,8 @@ def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     # Special tokens stay visible: an answer with one in it is no clean answer.
-    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair is no text to pandas, nor to a file
 
 
 def _limit(mode: str, longest: int, asked: int | None) -> int:

@@ -58,6 +58,7 @@ class Experiment:
         inputs_per_program: How many of those each program is asked.
         n_with_io_asked: How many w/ IO programs are asked after training (forgetting).
         budget: Length and settings of the stages.
+        trust_remote_code: Whether Python code that a model brings with it is run.
     """
 
     model: str = "pbb-small"
@@ -71,6 +72,7 @@ class Experiment:
     inputs_per_program: int = 2
     n_with_io_asked: int = 80
     budget: Budget = field(default_factory=Budget)
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         for name in self.conditions:
@@ -321,7 +323,8 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
 
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # sums are taken in another order with more: one thread gives the same bits on any number of cores
-    experiment, store, loaded = job.experiment, Store(root), models.load(job.experiment.model)
+    experiment, store = job.experiment, Store(root)
+    loaded = models.load(experiment.model, trust_remote_code=experiment.trust_remote_code)
     datasets = [experiment.dataset(seed) for seed in job.seeds]
     count = models.token_counter(loaded.tokenizer)
     rows: list[dict] = []

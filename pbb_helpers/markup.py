@@ -16,10 +16,16 @@ _RANGES = (
     (0x2028, 0x202E),
     (0x2060, 0x206F),
     (0xD800, 0xDFFF),
-    (0xFFF9, 0xFFFB),
-    (0xE0000, 0xE007F),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0xFE00, 0xFE0F),
+    (0xFFF0, 0xFFFB),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
 )
-_INVISIBLE = {0x00AD, 0x061C, 0x180E, 0xFEFF, *(code for first, last in _RANGES for code in range(first, last + 1))}
+_INVISIBLE = {0x00AD, 0x034F, 0x061C, 0x3164, 0xFEFF, 0xFFA0, *(code for first, last in _RANGES for code in range(first, last + 1))}
 _VISIBLE = {c: f"\\x{c:02x}" if c < 0x100 else f"\\u{c:04x}" if c < 0x10000 else f"\\U{c:08x}" for c in _INVISIBLE}
 
 TAGS = frozenset(
@@ -33,6 +39,10 @@ STYLES = (
     " margin max-height max-width min-width overflow overflow-x overflow-y padding text-align text-decoration vertical-align white-space"
     " width"
 ).split() + [f"{what}-{side}" for what in ("border", "margin", "padding") for side in _SIDES]
+_FUNCTIONS = re.compile(r"\b(?:rgba?|hsla?|calc)\(", re.I)  # the only functions of CSS that a style may hold: the others can load
+_ENTITY = re.compile(r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|\w+);?")
+LONGEST = 4_000  # characters of one text in a table; what a model wrote can be a megabyte
+LONGEST_OUTPUT = 20_000  # characters of one output of a cell
 LOADING = {"src", "srcset", "poster", "data", "background", "action", "formaction", "xlink:href", "manifest"}
 
 
@@ -43,6 +53,19 @@ def visible(text: object) -> str:
     'a\\\\u202eb\\\\x1b[31m'
     """
     return str(text).translate(_VISIBLE)
+
+
+def shortened(text: object, longest: int = LONGEST) -> str:
+    """Returns the text, or its beginning and its end (where the answer stands) around a note of how much was left out.
+
+    >>> shortened("0123456789" * 3, 9)
+    '012345 … [21 of 30 characters left out] … 789'
+    """
+    text = str(text)
+    if len(text) <= longest:
+        return text
+    tail = longest // 3
+    return f"{text[: longest - tail]} … [{len(text) - longest:,} of {len(text):,} characters left out] … {text[-tail:]}"
 
 
 def safe(text: object) -> str:
@@ -73,7 +96,7 @@ def table_html(table: Any, *, rows: int = 50) -> str:
 
 
 def _td(value: Any) -> str:
-    text = _cell(value)
+    text = shortened(_cell(value))
     inner = f"<pre>{safe(text)}</pre>" if "\n" in text else safe(text)
     return f'<td class="{"num" if _is_number(value) else "txt"}">{inner}</td>'
 
@@ -99,8 +122,15 @@ def sanitise(text: str) -> str:
 
     text = re.sub(r"<style\b.*?</style\s*>", "", text, flags=re.S | re.I)  # pandas writes one above every table
     text = text.translate({code: shown for code, shown in _VISIBLE.items() if code != 0x0D})
+    text = _ENTITY.sub(_visible_entity, text)
     css = CSSSanitizer(allowed_css_properties=STYLES)
     return bleach.clean(text, tags=TAGS, attributes=_attribute, css_sanitizer=css, protocols={"http", "https", "mailto", "data"})
+
+
+def _visible_entity(match: re.Match[str]) -> str:
+    """Returns an entity such as &rlm; or &#x202e; as visible text, any other as it is."""
+    text = html.unescape(match[0])
+    return safe(text) if any(ord(character) in _INVISIBLE for character in text) else match[0]
 
 
 def _attribute(tag: str, name: str, value: str) -> bool:
@@ -108,6 +138,8 @@ def _attribute(tag: str, name: str, value: str) -> bool:
         return value.startswith("data:image/")
     if tag == "a" and name == "href":
         return value.startswith(("http://", "https://", "mailto:", "#"))
+    if name == "style":  # url(), image-set() and the like load, also when written with escapes
+        return not re.search(r"[\\(@]", _FUNCTIONS.sub("", html.unescape(value)))
     return name in ATTRIBUTES or name.startswith("aria-")
 
 
@@ -138,6 +170,10 @@ class _Loads(HTMLParser):
             if name == "style" and value:
                 self._style(value)
 
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        """Reads <![…> as browsers do, as a comment; the library raises AssertionError for what it does not know."""
+        return self.parse_bogus_comment(i, report)
+
     def handle_endtag(self, tag: str) -> None:
         self._in_style = False
 
@@ -146,7 +182,7 @@ class _Loads(HTMLParser):
             self._style(data)
 
     def _style(self, css: str) -> None:
-        for target in re.findall(r"""(?:url\(\s*|@import\s+)["']?([^"')\s;]+)""", css):
+        for target in re.findall(r"""(?:url\(\s*|@import\s+|image-set\(\s*)["']?([^"')\s;]+)""", css, re.I):
             if not target.lower().startswith(("data:", "#", "url(")):
                 self.found.append(target)
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from pbb_helpers.markup import shortened
 from pbb_helpers.programs import UsageError, did_you_mean
 
 SHIPPED = Path(__file__).parent / "shipped"
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+HUB_ID = re.compile(r"(?!.*\.\.)[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+NOT_RUN = "that is not run: read it, and if you trust it set the parameter trust_remote_code to True"
 HUB_SECONDS = 10
 """How long the hub may take to answer whether a model exists."""
 
@@ -35,15 +37,26 @@ def shipped() -> dict[str, Card]:
     return {folder.name: Card(folder.name, folder, read_json(folder / "card.json")) for folder in folders}
 
 
-def find(spec: str) -> tuple[Path, str | None]:
-    """Returns the folder that holds the model, and its key if that is known without reading the files."""
+def find(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str | None]:
+    """Returns the folder that holds the model, and its key if that is known without reading the files.
+
+    Args:
+        spec: A shipped name, a folder or a hub id.
+        trust_remote_code: Download the Python files of a hub model as well.
+    """
     cards = shipped()
     if spec in cards:
         return cards[spec].folder, None
-    path = Path(spec).expanduser()
-    if spec and path.is_dir():
+    try:
+        path = Path(spec).expanduser()
+        is_folder, is_file = spec.isprintable() and path.is_dir(), spec.isprintable() and path.is_file()
+    except (OSError, RuntimeError) as error:  # a name longer than the file system takes, ~nobody
+        raise UsageError(f"model {shortened(spec, 200)!r} cannot be a folder ({getattr(error, 'strerror', None) or error})") from None
+    if not spec.isprintable():
+        raise UsageError(f"model {shortened(spec, 200)!r} holds characters that cannot be seen; type the name or the folder again")
+    if spec and is_folder:
         return path, None
-    if path.is_file():
+    if is_file:
         raise UsageError(f"model {spec!r} is a file; give the folder that holds config.json, *.safetensors and the tokenizer")
     is_path = spec.startswith((".", "~", "/")) or path.is_absolute() or ("/" in spec and path.parent.is_dir())
     if is_path or ("/" in spec and not HUB_ID.fullmatch(spec)):
@@ -51,7 +64,7 @@ def find(spec: str) -> tuple[Path, str | None]:
     if not HUB_ID.fullmatch(spec):
         error = did_you_mean("model", spec, cards)
         raise UsageError(f"{error}, or give a folder (./my-model) or a hub id (org/name)")
-    return _find_on_hub(spec)
+    return _find_on_hub(spec, trust_remote_code)
 
 
 def _siblings(path: Path) -> str:
@@ -62,7 +75,7 @@ def _siblings(path: Path) -> str:
         return f"neither does {str(path.parent)!r}"
 
 
-def _find_on_hub(spec: str) -> tuple[Path, str]:
+def _find_on_hub(spec: str, trust_remote_code: bool) -> tuple[Path, str]:
     """Returns the local snapshot of a hub model, downloaded if need be, and "id@commit".
 
     What is in the local cache is taken from there without asking the network. The hub is asked once, with a short time limit,
@@ -73,11 +86,16 @@ def _find_on_hub(spec: str) -> tuple[Path, str]:
 
     name, _, revision = spec.partition("@")
     # Only the top folder, so that repositories that carry the weights twice (original/, consolidated) are fetched once.
-    files = {"allow_patterns": ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"], "ignore_patterns": ["*/*", "consolidated*"]}
+    kinds = ["*.py"] if trust_remote_code else []
+    files = {
+        "allow_patterns": [*kinds, "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+        "ignore_patterns": ["*/*", "consolidated*"],
+    }
     with contextlib.suppress(OSError, ValueError, UsageError):
         folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
-        check_folder(folder)
-        return folder, f"{name}@{folder.name}"
+        check_folder(folder, trust_remote_code=trust_remote_code)
+        if not trust_remote_code or any(folder.glob("*.py")) or "auto_map" not in read_json(folder / "config.json"):
+            return folder, f"{name}@{folder.name}"
     try:
         commit = HfApi().model_info(name, revision=revision or None, timeout=HUB_SECONDS).sha
         folder = Path(snapshot_download(name, revision=commit, **files))
@@ -91,15 +109,24 @@ def _find_on_hub(spec: str) -> tuple[Path, str]:
     return folder, f"{name}@{commit}"
 
 
-def check_folder(folder: Path) -> None:
-    """Raises a UsageError that names what is missing or damaged, before transformers turns it into a page of traceback."""
+def check_folder(folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Raises a UsageError that names what is missing, damaged or not read, before transformers turns it into a page of traceback."""
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
         hint = "it is an adapter: give its base model" if adapter else "a model folder has config.json, *.safetensors, tokenizer.json"
         raise UsageError(f"{str(folder)!r} holds no config.json; {hint}")
-    read_json(folder / "config.json")
+    if (folder / "adapter_config.json").is_file():  # transformers would load it too, also from a pickle
+        raise UsageError(
+            f"{str(folder)!r} holds a model and an adapter; merge them, or move adapter_config.json out to use the model alone"
+        )
+    kernels = re.findall(r'_implementation": ("[^"]*/[^"]*")', json.dumps(read_json(folder / "config.json")))
+    if kernels and not trust_remote_code:
+        raise UsageError(f"{str(folder)!r}: its config.json asks for code from {kernels[0]}; {NOT_RUN}")
     index = folder / "model.safetensors.index.json"
-    shards = sorted(set(read_json(index).get("weight_map", {}).values())) if index.is_file() else []
+    shards = read_json(index).get("weight_map", {}) if index.is_file() else {}
+    shards = sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []
+    if outside := [shard for shard in shards if Path(shard).name != shard]:
+        raise UsageError(f"{index} names {outside[0]!r}, which is not a file of this folder; put the index there again")
     weights = [folder / shard for shard in shards] or sorted(folder.glob("*.safetensors"))
     if not weights:
         raise UsageError(f"{str(folder)!r} holds no *.safetensors; weights in other formats are not read, convert them first")
@@ -128,10 +155,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def hash_files(folder: Path) -> str:
-    """Returns a sha256 over everything in the folder that decides what the model answers."""
+def hash_files(folder: Path, *, code: bool = False) -> str:
+    """Returns a sha256 over everything in the folder that decides what the model answers; with `code` over its Python files too."""
     digest = hashlib.sha256()
     kinds = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges*", "special*", "added*", "*.jinja")
+    kinds += ("*.py",) if code else ()
     for path in sorted({path for kind in kinds for path in folder.glob(kind) if path.is_file()}):
         with path.open("rb") as file:
             digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())

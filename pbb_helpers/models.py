@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pbb_helpers.model_files import NOT_RUN, check_folder, find, hash_files
 from pbb_helpers.model_files import Card as Card
-from pbb_helpers.model_files import check_folder, find, hash_files
 from pbb_helpers.model_files import shipped as shipped
 from pbb_helpers.programs import UsageError, did_you_mean
 
@@ -54,30 +54,35 @@ class LoadedModel:
     key: str
 
 
-def load(spec: str, *, dtype: torch.dtype = torch.float32, device: str | None = None) -> LoadedModel:
+def load(spec: str, *, dtype: torch.dtype = torch.float32, device: str | None = None, trust_remote_code: bool = False) -> LoadedModel:
     """Returns the model that `spec` names, in eval mode, on `device` (default: the GPU where there is one).
 
     Args:
         spec: A shipped name ("pbb-small"), a folder, or a hub id ("org/name", or "org/name@revision" to pin one).
         dtype: Of the weights in memory, whatever they were saved in.
+        trust_remote_code: Run the Python code that a model brings with it; without it, such a model is refused unless transformers
+            has the architecture itself.
 
     Raises:
         UsageError: Nothing valid is there, a file is damaged, the tokenizer has no end token, or the hub cannot be reached.
     """
-    folder, key = find(spec)
-    check_folder(folder)
+    folder, key = find(spec, trust_remote_code=trust_remote_code)
+    check_folder(folder, trust_remote_code=trust_remote_code)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     # On a CPU the backward of fused attention is the slow part of a step over short documents.
-    model, tokenizer = _read_model(folder, dtype, "eager" if str(device) == "cpu" else None), _read_tokenizer(folder)
+    model = _read_model(folder, dtype, "eager" if str(device) == "cpu" else None, trust_remote_code)
+    tokenizer = _read_tokenizer(folder, trust_remote_code)
     if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
         raise UsageError(f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only {rows}; they are not from the same model")
-    return LoadedModel(spec, model.to(device).eval(), tokenizer, key or hash_files(folder))
+    if trust_remote_code and key:
+        key += "+code"
+    return LoadedModel(spec, model.to(device).eval(), tokenizer, key or hash_files(folder, code=trust_remote_code))
 
 
-def _read_model(folder: Path, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
+def _read_model(folder: Path, dtype: torch.dtype, attention: str | None, trust_remote_code: bool) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "trust_remote_code": trust_remote_code}
     options |= {"attn_implementation": attention} if attention else {}
     with _one_line(folder), quiet():
         model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
@@ -87,11 +92,11 @@ def _read_model(folder: Path, dtype: torch.dtype, attention: str | None) -> PreT
     return model
 
 
-def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _read_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     with _one_line(folder), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise UsageError(f"{str(folder)!r}: the tokenizer has no eos_token, so no answer could end; set one in tokenizer_config.json")
     return tokenizer
@@ -105,6 +110,8 @@ def _one_line(folder: Path) -> Iterator[None]:
     except UsageError:
         raise
     except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise UsageError(f"{str(folder)!r} brings Python code of its own and does not load without it; {NOT_RUN}") from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise UsageError(f"cannot load a model from {str(folder)!r}: {lines[0]}") from error
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pbb_helpers.disk import plain_errors, write_text
-from pbb_helpers.markup import table_html, visible
+from pbb_helpers.disk import plain_errors, plain_name, write_text
+from pbb_helpers.markup import LONGEST_OUTPUT, shortened, table_html, visible
 from pbb_helpers.parameters import Parameter, check
 from pbb_helpers.programs import UsageError
 from pbb_helpers.progress import LiveCurves, Progress
@@ -56,7 +56,8 @@ def run_folder(name: str | None = None) -> Path:
         name: The notebook's name; by default the one that JupyterLab reports, else "notebook".
     """
     given = os.environ.get("PBB_RUN_DIR")
-    folder = Path(given) if given else runs_root() / (name or Path(os.environ.get("JPY_SESSION_NAME", "notebook")).stem) / "interactive"
+    name = name or Path(os.environ.get("JPY_SESSION_NAME", "")).stem or "notebook"
+    folder = Path(given) if given else runs_root() / plain_name(name, "notebook name") / "interactive"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -88,11 +89,17 @@ def record(*, rows: Any = None, results: Any = None, headline: str | None = None
 def _write(folder: Path, rows: Any, results: Any, headline: str | None) -> None:
     if rows is not None:
         lines = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
-        write_text(folder / "rows.jsonl", "".join(json.dumps(row, default=_plain) + "\n" for row in lines))
+        write_text(
+            folder / "rows.jsonl", "".join(json.dumps({k: _missing(v) for k, v in row.items()}, default=_plain) + "\n" for row in lines)
+        )
     if results is not None:
         write_text(folder / "results.csv", results.to_csv(index=False))
     if headline is not None:
         write_text(folder / "headline.txt", " ".join(visible(headline).split()) + "\n")
+
+
+def _missing(value: Any) -> Any:
+    return None if isinstance(value, float) and value != value else value  # a missing value is null: NaN is no JSON
 
 
 def _plain(value: Any) -> Any:
@@ -117,9 +124,11 @@ def show(thing: Any, *, alt: str | None = None, caption: str | None = None, rows
     if hasattr(thing, "savefig") or isinstance(thing, Path):
         data, metadata = _figure(thing, alt)
     elif hasattr(thing, "to_html") and hasattr(thing, "columns"):
-        data = {"text/html": table_html(thing, rows=rows), "text/plain": visible(thing.head(rows).to_string())}
+        few = thing.head(rows).map(lambda value: shortened(value) if isinstance(value, str) else value)
+        data = {"text/html": table_html(thing, rows=rows), "text/plain": visible(few.to_string())}
     else:
-        data = {"text/html": f'<pre class="pbb-text">{html.escape(visible(thing))}</pre>', "text/plain": visible(thing)}
+        text = visible(shortened(thing, LONGEST_OUTPUT))
+        data = {"text/html": f'<pre class="pbb-text">{html.escape(text)}</pre>', "text/plain": text}
     display(data, raw=True, metadata=metadata)
     if caption:
         display({"text/html": f'<p class="pbb-caption">{html.escape(visible(caption))}</p>', "text/plain": visible(caption)}, raw=True)

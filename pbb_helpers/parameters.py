@@ -11,10 +11,11 @@ import tokenize
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pbb_helpers.markup import shortened
 from pbb_helpers.programs import UsageError, did_you_mean
 
 PROFILES = ("smoke", "quick", "full")
@@ -89,9 +90,11 @@ def parse_cell(source: str, where: object = "the notebook") -> dict[str, Paramet
     """
     try:
         body = ast.parse(source).body
+        comments = _comments(source)
     except SyntaxError as error:
         raise UsageError(f"the parameters cell of {where} is not valid Python: line {error.lineno}: {error.msg}") from None
-    comments = _comments(source)
+    except (ValueError, tokenize.TokenError, RecursionError, MemoryError) as error:  # a NUL, half a character, a thousand brackets
+        raise UsageError(f"the parameters cell of {where} cannot be read ({error or type(error).__name__}); write plain lines") from None
     found = {}
     for node in body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -108,15 +111,15 @@ def _parameter(node: ast.stmt, source: str, comments: dict[int, str], where: obj
         raise UsageError(f"line {node.lineno} of the parameters cell of {where} is not 'name = literal'; move it to another cell")
     try:
         default = ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError):
+        _json(default)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise UsageError(
             f"parameter {target.id!r} of {where} is not a plain literal; write a number, a text, a list, True, False or None"
         ) from None
     annotation = _annotation(node.annotation, target.id, where) if isinstance(node, ast.AnnAssign) else type(default)
     comment = _comment_of(node, source, comments)
     parameter = Parameter(target.id, annotation, default, comment, _choices(comment, default))
-    check(parameter, default)
-    return parameter
+    return replace(parameter, default=check(parameter, default))  # lr: float = 1 and -p lr 1 are one run
 
 
 def _annotation(node: ast.expr, name: str, where: object) -> Any:
@@ -129,6 +132,8 @@ def _annotation(node: ast.expr, name: str, where: object) -> Any:
         return _annotation(node.left, name, where) | _annotation(node.right, name, where)
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in ("list", "tuple", "dict"):
         items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if len(items) not in {"list": (1,), "dict": (2,), "tuple": range(1, 100)}[node.value.id]:
+            raise UsageError(f"type {ast.unparse(node)!r} of parameter {name!r} of {where} has too few or too many types in its brackets")
         inner = tuple(... if isinstance(i, ast.Constant) and i.value is ... else _annotation(i, name, where) for i in items)
         return TYPES[node.value.id][inner]
     raise UsageError(
@@ -168,14 +173,34 @@ def check(parameter: Parameter, value: Any) -> Any:
     """
     value = value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value
     fits, value = _fit(value, parameter.type)
-    if not fits:
+    if not fits or not _is_data(value):
         raise UsageError(
-            f"parameter {parameter.name!r} takes {parameter.type_name}, not {value!r} ({type(value).__name__}); "
+            f"parameter {parameter.name!r} takes {parameter.type_name}, not {_shown(value)} ({type(value).__name__}); "
             f"the default is {parameter.default!r}"
         )
     if parameter.choices and isinstance(value, str) and value not in parameter.choices:
         raise did_you_mean(f"{parameter.name}", value, parameter.choices)
     return value
+
+
+def _json(value: Any) -> str:
+    """Returns the value as JSON, which names a run; raises ValueError, TypeError or RecursionError for what JSON has no word for."""
+    return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
+def _is_data(value: Any) -> bool:
+    try:
+        _json(value)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shortened(repr(value), 200)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, lists nested as deep
+        return "that"
 
 
 def _fit(value: Any, kind: Any) -> tuple[bool, Any]:
@@ -191,7 +216,10 @@ def _fit(value: Any, kind: Any) -> tuple[bool, Any]:
         pairs = [(_fit(k, arguments[0]), _fit(v, arguments[1])) for k, v in value.items()]
         return all(k[0] and v[0] for k, v in pairs), {k[1]: v[1] for k, v in pairs}
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return math.isfinite(value), float(value)
+        try:
+            return math.isfinite(value), float(value)
+        except OverflowError:  # a whole number beyond every float
+            return False, value
     if kind in (list, tuple) and isinstance(value, (list, tuple)):
         return True, kind(value)
     return (isinstance(value, kind) and not (kind is int and isinstance(value, bool))) if isinstance(kind, type) else False, value
@@ -206,9 +234,9 @@ def parse(parameter: Parameter, text: str) -> Any:
     ['base', 'proactive']
     """
     for value in _readings(text, parameter.type):
-        if _fit(value, parameter.type)[0]:
+        if _fit(value, parameter.type)[0] and _is_data(value):
             return check(parameter, value)
-    raise UsageError(f"parameter {parameter.name!r} takes {parameter.type_name}, not {text!r}; the default is {parameter.default!r}")
+    raise UsageError(f"parameter {parameter.name!r} takes {parameter.type_name}, not {_shown(text)}; the default is {parameter.default!r}")
 
 
 def _readings(text: str, kind: Any) -> list[Any]:

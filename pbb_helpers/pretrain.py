@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from pbb_helpers.corpus import Mix, conversations, documents
+from pbb_helpers.disk import plain_name
 from pbb_helpers.documents import DESCRIPTION_TEMPLATES, SOURCE_TEMPLATES, Example, call_document
 from pbb_helpers.families.names import draw_names, made_up_names
 from pbb_helpers.processes import follow_parent
@@ -375,13 +376,13 @@ def main(name: str = "pbb-small", folder: Path | None = None, **changes: Any) ->
     """Makes a model; `changes` are fields of `PretrainSettings`, or of `Mix`: `language=0.5` for code and words 1:1.
 
     Raises:
-        UsageError: There is no such setting.
+        UsageError: There is no such setting, or the name cannot name a folder.
     """
     known, mixed = PretrainSettings.__dataclass_fields__, Mix.__dataclass_fields__
     for setting in changes:
         if setting not in (*known, *mixed):
             raise did_you_mean("setting", setting, (*known, *mixed))
     mix = {setting: changes.pop(setting) for setting in list(changes) if setting in mixed}
-    settings = PretrainSettings(name=name, **changes)
+    settings = PretrainSettings(name=plain_name(name, "model name"), **changes)
     settings = replace(settings, mix=replace(settings.mix, **mix))
     return pretrain(settings, folder or Path("runs") / "pretrain" / name, log=lambda line: print(line, flush=True))

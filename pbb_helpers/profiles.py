@@ -68,6 +68,7 @@ class Parameters(BaseModel):
     method: str | None = None
     rank: int | None = None
     processes: int | None = None
+    trust_remote_code: bool = False
 
 
 def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = PROFILES) -> Experiment:
@@ -79,7 +80,7 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     given = parameters(Parameters, values)
     if given.profile not in profiles:
         raise did_you_mean("profile", given.profile, profiles)
-    find(given.model)
+    find(given.model, trust_remote_code=given.trust_remote_code)
     for name in given.conditions or ():
         condition(name)
     base = profiles[given.profile]
@@ -102,7 +103,7 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     return _changed(
         base, model=given.model, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
         conditions=tuple(sorted(given.conditions, key=_place)) if given.conditions is not None else None,
-        seeds=tuple(given.seeds) if given.seeds is not None else None,
+        seeds=tuple(given.seeds) if given.seeds is not None else None, trust_remote_code=given.trust_remote_code,
         family_settings=tuple(({**dict(base.family_settings), **statements}).items()) or None,
     )  # fmt: skip
 
@@ -122,7 +123,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
     """Returns what a reader must know of an experiment's size, in words and numbers."""
     budget = experiment.budget
     return {
-        "model": experiment.model,
+        "model": experiment.model + (", its own Python code is run" if experiment.trust_remote_code else ""),
         "family": experiment.family + "".join(f", {name} {value}" for name, value in experiment.family_settings),
         "conditions": ", ".join(experiment.conditions),
         "seeds (each draws programs, inputs, documents, initial weights)": ", ".join(map(str, experiment.seeds)),

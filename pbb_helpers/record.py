@@ -5,6 +5,7 @@ Nothing is typed by hand: `pbb record` copies and writes, a test holds README.md
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -64,7 +65,7 @@ def block(folder: Path) -> str:
     table = pd.read_csv(folder / "results.csv", dtype={"seed": str})
     overall = table[table["seed"] == "all"]
     seeds = ", ".join(sorted(set(table["seed"]) - {"all"}, key=int))
-    parts = [f"> {run['headline']}", ""]
+    parts = [f"> {html.escape(run['headline'], quote=False)}", ""]
     for group in [name for name in ("without_io", "with_io") if name in set(overall["group"])]:
         parts += [f"Accuracy in % on **{label(group)}** programs (95 % interval over programs):", "", *_markdown(overall, group), ""]
     asked = overall[(overall["group"] == "without_io") & overall["mode"].isin(FLOORED)]

@@ -6,18 +6,20 @@ import functools
 import hashlib
 import json
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
 from pbb_helpers import markup
 from pbb_helpers.disk import write_text
-from pbb_helpers.markup import safe, visible
+from pbb_helpers.markup import LONGEST_OUTPUT, safe, shortened, visible
 from pbb_helpers.parameters import parse_cell, read_notebook
 from pbb_helpers.programs import UsageError
 from pbb_helpers.progress import MIME, PREFIX, duration
 from pbb_helpers.provenance import PACKAGE, hardware_line
 from pbb_helpers.run_record import RunResult
 
+LARGEST = 1_000_000  # characters of HTML in one output; what is larger is shown as plain text
 TEMPLATES = PACKAGE / "report_template"
 VERDICTS = {
     "failed": "This run failed.",
@@ -137,7 +139,7 @@ def _page_data(run: RunResult, notebook: Any, contents: list[tuple[str, str]], s
         "verdict": VERDICTS.get(run.status, ""),
         "error": run.error if record.get("error") else "",
         "facts": ([("Profile", profile)] if profile else []) + facts,
-        "changed": ", ".join(f"{name} = {values[name]!r}" for name in record.get("changed", [])),
+        "changed": ", ".join(f"{name} = {shortened(repr(values[name]), 300)}" for name in record.get("changed", [])),
         "parameters": _parameter_rows(notebook, values, record.get("changed", [])),
         "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()),
         "contents": contents,
@@ -151,7 +153,7 @@ def _parameter_rows(notebook: Any, values: dict[str, Any], changed: list[str]) -
     return [
         {
             "name": name,
-            "value": repr(value),
+            "value": shortened(repr(value), 300),
             "changed": name in changed,
             "type": known[name].type_name if name in known else "",
             "comment": known[name].comment if name in known else "",
@@ -178,7 +180,7 @@ def _output(output: Any, cell: Any, *, strict: bool) -> str:
     if output.output_type == "stream":
         return _stream(output)
     if output.output_type == "error":
-        trace = visible(_plain("\n".join(output.traceback) or f"{output.ename}: {output.evalue}"))
+        trace = shortened(_plain("\n".join(output.traceback) or f"{output.ename}: {output.evalue}"), LONGEST_OUTPUT)
         return f'<div class="output error"><pre>{safe(trace)}</pre></div>'
     data = {kind: "".join(value) if isinstance(value, list) else value for kind, value in output.data.items()}
     if MIME in data and "done" not in json.loads(data[MIME]).get("status", "done") and strict:
@@ -186,13 +188,13 @@ def _output(output: Any, cell: Any, *, strict: bool) -> str:
     for kind in ("image/png", "image/jpeg", "image/svg+xml"):
         if kind in data:
             return _image(kind, data[kind], output.metadata, where, strict)
-    if "text/html" in data:
+    if "text/html" in data and len(data["text/html"]) <= LARGEST:
         return _html(data["text/html"], where, strict)
-    if "text/markdown" in data:
+    if "text/markdown" in data and len(data["text/markdown"]) <= LARGEST:
         return f'<div class="output prose">{markdown(data["text/markdown"], where, strict=strict)}</div>'
-    if "text/latex" in data:
+    if "text/latex" in data and len(data["text/latex"]) <= LONGEST_OUTPUT:
         return f'<div class="output">{markup.mathml(data["text/latex"].strip().strip("$"), block=True)}</div>'
-    return f'<div class="output"><pre>{safe(_plain(data.get("text/plain", "")))}</pre></div>' if data else ""
+    return f'<div class="output"><pre>{safe(shortened(_plain(data.get("text/plain", "")), LONGEST_OUTPUT))}</pre></div>' if data else ""
 
 
 def _html(text: str, where: str, strict: bool) -> str:
@@ -204,7 +206,7 @@ def _stream(output: Any) -> str:
     lines = [line.rstrip("\r").split("\r")[-1] for line in _plain(output.text).split("\n")]
     text = "\n".join(line for line in lines if not line.startswith(PREFIX)).strip("\n")
     kind = "stderr" if output.name == "stderr" else "stdout"
-    return f'<div class="output {kind}"><pre>{safe(text)}</pre></div>' if text.strip() else ""
+    return f'<div class="output {kind}"><pre>{safe(shortened(text, LONGEST_OUTPUT))}</pre></div>' if text.strip() else ""
 
 
 def _plain(text: str) -> str:
@@ -243,6 +245,7 @@ def markdown(text: str, where: str, *, strict: bool = True, attachments: Any = N
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     formulas: list[str] = []
+    mark = f"formula{secrets.token_hex(8)}x"  # not to be guessed: a text may hold anything else
 
     class Renderer(IPythonRenderer):
         def heading(self, text: str, level: int, **_: Any) -> str:
@@ -260,7 +263,7 @@ def markdown(text: str, where: str, *, strict: bool = True, attachments: Any = N
 
         def _formula(self, body: str, *, block: bool) -> str:
             formulas.append(markup.mathml(body.strip(), block=block))
-            return f"\ue000{len(formulas) - 1}\ue001"
+            return f"{mark}{len(formulas) - 1}{mark}"
 
         def image(self, text: str, url: str, title: str | None = None) -> str:
             if strict and not text.strip():
@@ -268,6 +271,6 @@ def markdown(text: str, where: str, *, strict: bool = True, attachments: Any = N
             return super().image(text, url, title)
 
     renderer = Renderer(escape=False, attachments=attachments or {})
-    html = MarkdownWithMath(renderer=renderer).render(text.replace("\ue000", "").replace("\ue001", ""))
+    html = MarkdownWithMath(renderer=renderer).render(text)
     _check_loads(html, where, strict)
-    return re.sub("\ue000(\\d+)\ue001", lambda match: formulas[int(match.group(1))], markup.sanitise(html))
+    return re.sub(f"{mark}(\\d+){mark}", lambda match: formulas[int(match.group(1))], markup.sanitise(html))

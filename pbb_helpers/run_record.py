@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 
 from pbb_helpers.disk import write_text
+from pbb_helpers.markup import shortened, visible
 
 Event = dict[str, Any]
 HEARTBEAT = 15.0  # seconds; a run on another machine that was silent for eight of these is taken for dead
@@ -52,7 +54,7 @@ class RunResult:
     def headline(self) -> str:
         """Returns the one line that the notebook left, or ""."""
         path = self.folder / "headline.txt"
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        return shortened(visible(path.read_text(encoding="utf-8", errors="replace").strip())) if path.is_file() else ""
 
     @property
     def error(self) -> str:
@@ -61,7 +63,7 @@ class RunResult:
         if not error:
             return "" if self.status == "completed" else self.status
         section = f" ({error['heading']})" if error.get("heading") else ""
-        text = " ".join(str(error["value"]).split())
+        text = " ".join(visible(shortened(error["value"])).split())
         return f"cell {error['index'] + 1}{section}: {error['name']}: {text}"
 
 
@@ -131,9 +133,11 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         silent = time.time() - path.stat().st_mtime
+        if not isinstance(record, dict) or not isinstance(record.get("status"), str):
+            raise ValueError("it is no record of a run")
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         return {
             "status": "damaged",
             "notebook": folder.parent.name,
@@ -141,7 +145,9 @@ def read_run(folder: Path) -> dict[str, Any] | None:
             "parameters": {},
             "error": {"index": 0, "name": "damaged run.json", "value": str(error)},
         }
-    if record.get("status") == "running":
+    # Reports and figures are written under this name: where the folder lies is true, what the file says may lead anywhere.
+    record["notebook"] = folder.parent.name
+    if record["status"] == "running":
         alive = _alive(record["pid"], record["pid_started"]) if record["host"] == platform.node() else silent < 8 * HEARTBEAT
         record["status"] = "running" if alive else "killed"
     return record
@@ -161,7 +167,7 @@ def all_runs(out_dir: Path | str = "runs", notebook: str | None = None) -> list[
     A run that ended badly after a good one with the same parameters stands beside the good one.
     """
     records = []
-    for path in Path(out_dir).glob(f"{notebook or '*'}/*/run.json"):
+    for path in Path(out_dir).glob(f"{glob.escape(notebook) if notebook else '*'}/*/run.json"):
         record = read_run(path.parent)
         if record:
             records.append(RunResult(path.parent, record))

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from pbb_helpers import provenance
-from pbb_helpers.disk import lock, plain_errors
+from pbb_helpers.disk import lock, plain_errors, plain_name
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.run_record import Event, Record, RunResult, Stopped, now, read_run
@@ -49,6 +49,8 @@ def run(
         Stopped: A signal ended it; run.json says "killed".
     """
     path = Path(notebook)
+    if plain_name(path.stem, "notebook name") == "index":
+        raise UsageError("a notebook called 'index' would overwrite the page that lists all reports; give it another name")
     node = read_notebook(path)
     known = read_parameters(node, path)
     values = resolve(known, parameters or {}, typed=typed)

@@ -242,5 +242,5 @@ def set_aside(path: Path, why: str, rebuilt: str | None) -> Path:
 
 
 def jsonl(rows: Iterable[dict]) -> str:
-    """Returns the rows as JSON Lines. NaN is refused: a missing value is null."""
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    """Returns the rows as JSON Lines. NaN is refused: a missing value is null. What a model wrote stays ASCII, even half a character."""
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)

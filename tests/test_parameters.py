@@ -8,6 +8,7 @@ from notebooks_for_tests import PARAMETERS, write_notebook
 
 from pbb_helpers.parameters import check, parse, parse_cell, read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
+from pbb_helpers.runner import parameters_key
 
 
 def test_cell_gives_names_types_defaults_and_comments():
@@ -65,6 +66,10 @@ def test_text_is_read_as_the_type(line, text, value):
         ("x = 1", "true"),
         ("x = 1", ""),
         ("x = 1.0", "nan"),
+        ("x = 1.0", "9" * 400),
+        ("x: list[int] = [1]", "[1j]"),
+        ("x: list[float] = [1.0]", "[NaN]"),
+        ("x = {}", "{1: 2, 'a': 3}"),
         ("x = True", "2"),
         ("x: list[int] = [1]", "a,b"),
     ],
@@ -97,6 +102,21 @@ def test_unknown_name_and_choice_say_did_you_mean():
 def test_only_plain_literals_are_parameters(source):
     with pytest.raises(UsageError, match="literal"):
         parse_cell(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["x = '\0'", "x = '\ud800'", f"x = {'-' * 100_000}1", "x = 1j", "x = b'a'", "x = [{1}]", "x: tuple[()] = ()", "x: dict[str] = {}"],
+)
+def test_a_cell_that_cannot_be_read_is_refused_in_one_line(source):
+    with pytest.raises(UsageError) as error:
+        parse_cell(source)
+    assert "\n" not in str(error.value)
+
+
+def test_a_default_is_of_the_type_that_its_annotation_says():
+    known = parse_cell("lr: float = 1")
+    assert parameters_key(resolve(known, {})) == parameters_key(resolve(known, {"lr": "1"}, typed=True))
 
 
 def test_default_that_contradicts_its_annotation_is_refused():

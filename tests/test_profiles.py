@@ -9,7 +9,11 @@ import pytest
 from pbb_helpers import profiles
 from pbb_helpers.programs import UsageError
 
-DEFAULTS = {name: None for name in profiles.Parameters.model_fields} | {"profile": "quick", "model": "pbb-small"}
+DEFAULTS = {name: None for name in profiles.Parameters.model_fields} | {
+    "profile": "quick",
+    "model": "pbb-small",
+    "trust_remote_code": False,
+}
 
 
 def plan(**changes: object) -> profiles.Experiment:
