@@ -131,6 +131,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         silent = time.time() - path.stat().st_mtime
+        _check(record)
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
@@ -142,15 +143,32 @@ def read_run(folder: Path) -> dict[str, Any] | None:
             "error": {"index": 0, "name": "damaged run.json", "value": str(error)},
         }
     if record.get("status") == "running":
-        alive = _alive(record["pid"], record["pid_started"]) if record["host"] == platform.node() else silent < 8 * HEARTBEAT
+        # A beat far in the future is none either: the clock was set back since.
+        alive = _alive(record["pid"], record["pid_started"]) if record["host"] == platform.node() else abs(silent) < 8 * HEARTBEAT
         record["status"] = "running" if alive else "killed"
     return record
 
 
+def _check(record: Any) -> None:
+    """Raises a ValueError where this is valid JSON but no record of ours."""
+    if not isinstance(record, dict):
+        raise ValueError(f"a JSON {type(record).__name__} and not an object")
+    kinds = {"status": str, "notebook": str, "parameters": dict}
+    if record.get("status") == "running":
+        kinds |= {"host": str, "pid": int, "pid_started": (int, float)}
+    wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is missing or of the wrong kind")
+
+
+def process_start(pid: int | None = None) -> float:
+    """Returns when a process (this one by default) started, in seconds since the machine did: a clock that is set changes nothing."""
+    return psutil.Process(pid).create_time() - psutil.boot_time()
+
+
 def _alive(pid: int, started: float) -> bool:
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process_start(pid) - started) < 2 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

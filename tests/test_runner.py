@@ -14,7 +14,7 @@ import pytest
 from notebooks_for_tests import RESULTS, write_notebook
 
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_record import all_runs, latest, read_run
+from pbb_helpers.run_record import all_runs, latest, process_start, read_run
 from pbb_helpers.runner import parameters_key, run
 
 # A child that ignores SIGTERM: the runner must end that one too.
@@ -24,6 +24,9 @@ child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.sig
 child.stdout.readline()
 (Path(os.environ["PBB_RUN_DIR"]) / "child").write_text(str(child.pid))
 time.sleep(60)"""  # noqa: E501
+
+
+RECORD = {"status": "running", "notebook": "tiny", "parameters": {}}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,7 @@ def test_run_leaves_results_and_the_truth(done):
     assert sorted(p.name for p in result.folder.iterdir()) == [
         "headline.txt",
         "kernel.log",
+        "manifest.json",
         "results.csv",
         "rows.jsonl",
         "run.json",
@@ -142,7 +146,7 @@ def test_kill_9_on_the_runner_leaves_the_truth_and_no_processes(tmp_path: Path):
 
 
 def test_run_on_another_machine_counts_as_dead_when_it_is_silent(tmp_path: Path):
-    record = {"status": "running", "host": "elsewhere", "pid": 1, "pid_started": 0}
+    record = RECORD | {"host": "elsewhere", "pid": 1, "pid_started": 0}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert read_run(tmp_path)["status"] == "running"
     os.utime(tmp_path / "run.json", (time.time() - 600,) * 2)
@@ -152,7 +156,7 @@ def test_run_on_another_machine_counts_as_dead_when_it_is_silent(tmp_path: Path)
 def test_a_process_id_used_again_is_not_the_runner(tmp_path: Path):
     import platform
 
-    record = {"status": "running", "host": platform.node(), "pid": os.getpid(), "pid_started": psutil.Process().create_time()}
+    record = RECORD | {"host": platform.node(), "pid": os.getpid(), "pid_started": process_start()}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert read_run(tmp_path)["status"] == "running"
     (tmp_path / "run.json").write_text(json.dumps(record | {"pid_started": 1.0}))
