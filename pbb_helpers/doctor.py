@@ -172,20 +172,14 @@ def _store(store: Store) -> Iterator[Finding]:
     stages = [path for path in still if (path / "manifest.json").exists()]
     answers = [path for folder in still for path in sorted(folder.glob("rows/*")) if path.is_dir() and _counts(path)]
     checkpoints = [path for folder in still for path in folder.glob("checkpoint-*") if _counts(path)]
-    good = 0
-    for kind, path in [("stage", p) for p in stages] + [("answers", p) for p in answers] + [("checkpoint", p) for p in checkpoints]:
-        damage = store.damage(path)
-        good += damage is None
-        if damage:
+    for kind, paths in (("finished stages", stages), ("sets of answers", answers), ("checkpoints", checkpoints)):
+        damaged = [(path, damage) for path in paths if (damage := store.damage(path))]
+        for path, damage in damaged:
             file = damage.path.relative_to(store.root)
-            text = (
-                f"{kind} {path.relative_to(store.root)} is damaged: {file} {damage.why}; --fix sets it aside, the next run makes it again"
-            )
+            text = f"{path.relative_to(store.root)} is damaged: {file} {damage.why}; --fix sets it aside, the next run makes it again"
             yield Finding("problem", "store", text, functools.partial(_set_aside, store, path, damage))
+        yield Finding("ok", "store", f"{len(paths) - len(damaged)} of {len(paths)} {kind} are whole")
     unfinished = [path.name for path in still if path not in stages and list(path.glob("checkpoint-*"))]
-    yield Finding(
-        "ok", "store", f"{good} of {len(stages)} stages, {len(answers)} sets of answers and {len(checkpoints)} checkpoints are whole"
-    )
     if busy:
         yield Finding("note", "store", f"{_names(busy)} in use by a running process, and not looked at")
     if unfinished:
@@ -230,6 +224,9 @@ def _runs(runs: list[RunResult], out: Path, reports: Path) -> Iterator[Finding]:
     """What the records say against what is so; reports that are missing or old."""
     looked = [run for run in runs if ".damaged" not in run.folder.name]
     yield Finding("ok", "runs", f"{sum(run.status == 'completed' for run in looked)} of {len(looked)} in {out}/ completed")
+    if ended := [run for run in looked if run.status in ("failed", "killed") and not _says_running(run)]:
+        names = _names(f"{run.folder.parent.name}/{run.folder.name} {run.status}" for run in ended)
+        yield Finding("note", "runs", f"{len(ended)} came to no end ({names}); the same pbb run goes on from what they finished")
     for run in looked:
         name = f"{run.folder.parent.name}/{run.folder.name}"
         damage = Damage(run.folder / "run.json", run.record["error"]["value"]) if run.status == "damaged" else damage_of(run)

@@ -35,10 +35,11 @@ KINDS = (
 
 
 def experiment(model: str):
-    """Returns the smallest experiment with two stages."""
-    from pbb_helpers.conditions import Budget, TrainSettings
+    """Returns the smallest experiment with two stages, asked in two ways only."""
+    from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
     from pbb_helpers.experiment import Experiment
 
+    CONDITIONS["proactive"] = replace(CONDITIONS["proactive"], modes=("direct", "source"))
     settings = TrainSettings(rank=2, alpha=4, batch_size=4, dropout=0.1, dtype="float32", checkpoint_every=2, log_every=1)
     budget = Budget(settings, replace(settings, lr=1e-3), stage1_steps=6, stage2_steps=4)
     return Experiment(
@@ -121,20 +122,17 @@ class Campaign:
             folder = manifest.parent
             if "damaged" not in folder.name and store.damage(folder) is None:
                 files = [path for path in (folder / "rows.jsonl", *sorted(folder.glob("adapter/*.safetensors"))) if path.is_file()]
-                lines = (
-                    [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-                    if len(files) and "rows" not in str(folder.relative_to(root))
-                    else []
-                )
-                values = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
-                key = digest(values, *(path.read_bytes().hex() for path in files))
+                log = folder / "metrics.jsonl"
+                lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+                losses = [line | {"seconds": None} for line in lines]
+                key = digest(losses, *(path.read_bytes().hex() for path in files))
                 found[folder.relative_to(root).as_posix()] = (key, manifest.stat().st_mtime_ns)
         return found
 
     # --- checks -------------------------------------------------------------------------------------------------------------
 
-    def check(self, before: dict[str, tuple[str, int]], *, gone: str = "") -> str | None:
-        """Returns what is wrong after a fault, or None; reruns. `gone` is what the fault itself destroyed."""
+    def check(self, before: dict[str, tuple[str, int]], *, gone: str = "", says: str = "") -> str | None:
+        """Returns what is wrong after a fault, or None; reruns, which must say `says`. `gone` is what the fault itself destroyed."""
         truth = self.finished(self.reference)
         kept = self.finished(self.root)
         if lost := [name for name in before if name != gone and name not in kept]:
@@ -145,6 +143,8 @@ class Campaign:
         status, err = forked(lambda: self.everything(self.root))
         if status != 0 or "Traceback" in err:
             return f"the rerun ended with {status}: {err[-1500:]}"
+        if says not in err:
+            return f"the rerun did not say {says!r}: {err[-1500:]}"
         if self.table_of(self.root) != self.table:
             return "the rerun gave another table"
         after = self.finished(self.root)
@@ -176,26 +176,28 @@ class Campaign:
 
     def training(self) -> tuple[str, str | None]:
         """A signal at a random moment or write, from an empty store."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        return self.interrupted(lambda: None, self.seconds - self.answering, {})
+        return self.interrupted(lambda: shutil.rmtree(self.root, ignore_errors=True), self.seconds - self.answering, 40)
 
     def answers(self) -> tuple[str, str | None]:
         """A signal at a random moment or write while the trained model answers."""
-        self.trained_copy()
-        return self.interrupted(lambda: None, self.answering, self.finished(self.root))
+        return self.interrupted(self.trained_copy, self.answering, 12)
 
-    def interrupted(self, prepare: Callable[[], None], seconds: float, before: dict) -> tuple[str, str | None]:
+    def interrupted(self, prepare: Callable[[], object], seconds: float, writes: int) -> tuple[str, str | None]:
         number = faults.SIGNALS[self.number % 3]
         name = signal.Signals(number).name
-        if self.number % 2:
-            point = self.draws.randrange(1, 60 if not before else 20)
-            what, status, err = f"{name} at fsync {point}", *forked(
-                lambda: (faults.kill_at_fsync(point, number), self.everything(self.root))
-            )  # fmt: skip
-        else:
-            after = self.draws.uniform(0.02, 0.95) * seconds
-            what, status, err = f"{name} after {after:.2f} s", *forked(lambda: self.everything(self.root), number=number, after=after)
-        if status not in (-number, 130 if number == signal.SIGINT else -number):
+        status = 0
+        while status == 0:  # else it had ended before the signal came: no fault
+            prepare()
+            before = self.finished(self.root)
+            if self.number % 2:
+                point = self.draws.randrange(1, writes)
+                what = f"{name} at fsync {point}"
+                status, err = forked(lambda: (faults.kill_at_fsync(point, number), self.everything(self.root)))
+            else:
+                after = self.draws.uniform(0.02, 0.9) * seconds
+                what = f"{name} after {after:.2f} s"
+                status, err = forked(lambda: self.everything(self.root), number=number, after=after)
+        if status != (130 if number == signal.SIGINT else -number):
             return what, f"ended with {status}, not by the signal: {err[-1500:]}"
         return what, self.check(before)
 
@@ -211,7 +213,7 @@ class Campaign:
             self.resize(2**28)
             what = f"a file system with {room} bytes left"
         else:
-            point = self.draws.randrange(1, 60 if from_start else 20)
+            point = self.draws.randrange(1, 40 if from_start else 12)
             status, err = forked(lambda: (faults.at_fsync(point, faults.full_disk), self.everything(self.root)))
             what = f"ENOSPC from fsync {point} on"
         if status != 2 or "no space left on the disk of" not in err or err.count("\n") != 1:
@@ -223,6 +225,8 @@ class Campaign:
 
     def damage(self) -> tuple[str, str | None]:
         """One file of a finished or unfinished store is cut, has a bit turned, or is something else."""
+        from pbb_helpers.store import Store
+
         halfway = self.number % 4 == 3
         self.copy(self.halfway if halfway else self.reference, self.root)
         patterns = ("*/checkpoint-*/*",) if halfway else ("*/adapter/*", "*/*.json*", "*/rows/*/*")
@@ -235,7 +239,9 @@ class Campaign:
             return what + " (the same bytes)", None
         # What lies below rows/ is an answer's folder; else the stage's.
         parts = path.relative_to(self.root).parts
-        return what, self.check(before, gone="/".join(parts[:3]) if parts[1] == "rows" else parts[0])
+        folder = "/".join(parts[:3] if parts[1] == "rows" else parts[:2] if halfway else parts[:1])
+        harmless = Store(self.root).damage(self.root / folder) is None  # a blank in a manifest that became another
+        return what, self.check(before, gone=folder, says="" if harmless else "is damaged")
 
     def foreign_folder(self) -> tuple[str, str | None]:
         """A checkpoint or answers of something else, with a manifest that fits them."""
@@ -252,7 +258,7 @@ class Campaign:
         shutil.rmtree(one)
         shutil.copytree(other, one)
         gone = one.relative_to(self.root).as_posix()
-        return f"{gone} is that of {other.name}", self.check(before, gone=gone)
+        return f"{gone} is that of {other.name}", self.check(before, gone=gone, says="is damaged: manifest.json is that of")
 
     def another_checkpoint(self, one: Path, other: Path) -> None:
         """Writes what another training of the same shape would have left: other weights, whole."""
@@ -302,7 +308,7 @@ class Campaign:
         """The clock jumps by up to ten years in both directions while it runs; it is killed, and its files are from another time."""
         shutil.rmtree(self.root, ignore_errors=True)
         real, jumps = time.time, random.Random(self.draws.random())
-        point = self.draws.randrange(10, 60)
+        point = self.draws.randrange(10, 40)
 
         def work() -> None:
             time.time = lambda: real() + jumps.uniform(-3e8, 3e8)
@@ -339,10 +345,13 @@ class Campaign:
             if "no space left on the disk" not in err:
                 return what, err[-1500:]
         else:
-            number = faults.SIGNALS[self.number % 4]
-            after = self.draws.uniform(0.02, 0.9) * self.render_seconds
-            what, wanted = f"{signal.Signals(number).name} after {after:.2f} s", 130 if number == signal.SIGINT else -number
-            status, err = forked(lambda: render_all(runs, reports), number=number, after=after)
+            number, status = faults.SIGNALS[self.number % 4], 0
+            wanted = 130 if number == signal.SIGINT else -number
+            while status == 0:
+                shutil.rmtree(reports, ignore_errors=True)
+                after = self.draws.uniform(0.02, 0.9) * self.render_seconds
+                what = f"{signal.Signals(number).name} after {after:.2f} s"
+                status, err = forked(lambda: render_all(runs, reports), number=number, after=after)
         if status != wanted:
             return what, f"ended with {status}: {err[-1500:]}"
         if wrong := [path for path in reports.rglob("*.html") if path.read_bytes() != whole[path.relative_to(reports)]]:
@@ -379,7 +388,8 @@ def write_runs(folder: Path) -> None:
 
 def main() -> None:
     model, folder, count, seed, mount = sys.argv[1:]
-    import peft  # noqa: F401 - once, before the forks
+    import nbconvert  # noqa: F401 - once, before the forks
+    import peft  # noqa: F401
     import torch
 
     torch.set_num_threads(1)
