@@ -154,7 +154,7 @@ def results(
     """Prints the table of results (condition, mode, group, seed, n, accuracy, low, high, …) of the latest finished run."""
     import pandas as pd
 
-    from pbb_helpers.run_record import all_runs
+    from pbb_helpers.run_record import all_runs, damage_of
 
     name = _name(notebook, out)
     runs = [r for r in all_runs(out, name) if r.status == "completed" and (r.folder / "results.csv").is_file()]
@@ -164,6 +164,8 @@ def results(
         of = f" of {name}" if name else ""
         raise _usage(f"no finished run{of} with results in {out}; make one with: pbb run notebooks/{name or '01_proactive'}.ipynb")
     for r in chosen:
+        if damage := damage_of(r):
+            raise _usage(f"{r.folder} is damaged: {damage.path.name} {damage.why}; the same pbb run makes it again from the store")
         profile = r.record["parameters"].get("profile")
         print(f"{_short(r.folder)}{f', profile {profile}' if profile else ''}, {r.record['started'][:16]}", file=sys.stderr)
     tables = [pd.read_csv(r.folder / "results.csv").assign(notebook=r.record["notebook"], run=r.folder.name) for r in chosen]

@@ -27,8 +27,7 @@ from pbb_helpers.disk import Damage, held, lock, write_text
 from pbb_helpers.model_files import check_folder, hash_files, shipped
 from pbb_helpers.programs import UsageError
 from pbb_helpers.report_index import render_all
-from pbb_helpers.run_record import RunResult, all_runs
-from pbb_helpers.runner import damage_of
+from pbb_helpers.run_record import RunResult, all_runs, damage_of
 from pbb_helpers.store import Store, left_over, set_aside, sweep
 
 DISTRIBUTION = "pbb-helpers"

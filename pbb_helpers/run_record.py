@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from pbb_helpers.disk import write_text
+from pbb_helpers.disk import MANIFEST, Damage, check_manifest, write_manifest, write_text
 
 Event = dict[str, Any]
 HEARTBEAT = 15.0  # seconds; a run on another machine that was silent for eight of these is taken for dead
@@ -171,6 +171,22 @@ def _alive(pid: int, started: float) -> bool:
         return abs(process_start(pid) - started) < 2 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def seal(run: RunResult) -> None:
+    """Writes the checksums of a completed run's files, so that no number that changed on the disk is ever shown or recorded."""
+    files = [path for path in sorted(run.folder.rglob("*")) if path.is_file() and path.name != "kernel.log"]
+    write_manifest(run.folder, files, _place(run))
+
+
+def damage_of(run: RunResult) -> Damage | None:
+    """Returns what is wrong with the files of a completed run, or None; a run that was never sealed can't be judged."""
+    sealed = run.status == "completed" and (run.folder / MANIFEST).exists()
+    return check_manifest(run.folder, _place(run)) if sealed else None
+
+
+def _place(run: RunResult) -> str:
+    return f"{run.folder.parent.name}/{run.folder.name.removesuffix('.previous')}"
 
 
 def all_runs(out_dir: Path | str = "runs", notebook: str | None = None) -> list[RunResult]:

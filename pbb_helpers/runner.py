@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pbb_helpers import provenance
-from pbb_helpers.disk import MANIFEST, Damage, check_manifest, lock, plain_errors, write_manifest
+from pbb_helpers.disk import lock, plain_errors
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_record import Event, Record, RunResult, Stopped, now, process_start, read_run
+from pbb_helpers.run_record import Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
 from pbb_helpers.store import set_aside
 
 FORMAT = 1
@@ -58,7 +58,7 @@ def run(
     with plain_errors(folder), lock(folder.parent / f".{folder.name}.lock", _refuse(folder)):
         prints = {"notebook": source_hash(node), "package": provenance.package_hash()}
         last = read_run(folder)
-        if not force and last and last["status"] == "completed" and last.get("fingerprint") == prints:
+        if not force and last and last["status"] == "completed" and last.get("fingerprint") == prints and (folder / path.name).is_file():
             damage = damage_of(RunResult(folder, last))
             if damage is None:
                 return RunResult(folder, last, reused=True)
@@ -71,17 +71,9 @@ def run(
             record.data["fingerprint"] = {"notebook": prints["notebook"], "package": "changed during the run"}
             record.write()
         if result.status == "completed":
-            files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "kernel.log"]
-            write_manifest(folder, files, f"{path.stem}/{folder.name}")
+            seal(result)
             shutil.rmtree(_previous(folder), ignore_errors=True)
         return result
-
-
-def damage_of(run: RunResult) -> Damage | None:
-    """Returns what is wrong with the files of a completed run, or None; other runs, and those in JupyterLab, have no checksums."""
-    if run.status != "completed" or not (run.folder / MANIFEST).exists() and run.notebook.is_file():
-        return None
-    return check_manifest(run.folder, f"{run.folder.parent.name}/{run.folder.name.removesuffix('.previous')}")
 
 
 def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, on_event: Callable[[Event], None]) -> RunResult:

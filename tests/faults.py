@@ -67,7 +67,7 @@ def full_disk() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def forked(work: Callable[[], Any], *, number: int = 0, after: float | None = None, timeout: float = 60) -> tuple[int, str]:
+def forked(work: Callable[[], Any], *, number: int = 0, after: float | None = None, timeout: float = 300) -> tuple[int, str]:
     """Returns exit status and error output of a forked child that does `work`; it gets the signal `number` `after` so many seconds.
 
     The status is -n for death by signal n, 130 for Ctrl-C, 2 for a `UsageError`, 1 for any other error.

@@ -94,7 +94,7 @@ DEAD = {"status": "running", "host": platform.node(), "pid": 2**22 + 1, "pid_sta
         (lambda: Path("reports/.index.html.4194399.tmp").write_text("half"), "1 temporary files of killed processes", None),
         (lambda: flip(Path(RUN, "run.json")), "one/0123456789ab is damaged: run.json", f"{RUN}.damaged"),
         (lambda: Path(RUN, "run.json").write_text("[]"), "run.json a JSON list and not an object", f"{RUN}.damaged"),
-        (lambda: Path(RUN, "one.ipynb").unlink(), "manifest.json is missing", f"{RUN}.damaged"),
+        (lambda: Path(RUN, "one.ipynb").unlink(), "one.ipynb is missing", f"{RUN}.damaged"),
         (lambda: Path("reports/one/0123456789ab.html").unlink(), "1 of 2 are missing", "reports/one/0123456789ab.html"),
         (lambda: Path(RUN, "headline.txt").write_text("3 of 4"), "1 of 2 are missing or older", "reports/one/0123456789ab.html"),
     ],

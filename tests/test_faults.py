@@ -23,7 +23,7 @@ from notebooks_for_tests import write_notebook
 
 from pbb_helpers.run_record import all_runs, read_run
 
-COUNT, SEED = int(os.environ.get("PBB_FAULTS", 40)), int(os.environ.get("PBB_FAULTS_SEED", 0))
+COUNT, SEED = int(os.environ.get("PBB_FAULTS", 32)), int(os.environ.get("PBB_FAULTS_SEED", 0))
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 """A namespace in which a process may mount a small file system; not every machine permits one."""
 
