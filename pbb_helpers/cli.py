@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,7 +156,7 @@ def results(
     """Prints the table of results (condition, mode, group, seed, n, accuracy, low, high, …) of the latest finished run."""
     import pandas as pd
 
-    from pbb_helpers.run_record import all_runs
+    from pbb_helpers.run_record import all_runs, damage_of
 
     name = _name(notebook, out)
     runs = [r for r in all_runs(out, name) if r.status == "completed" and (r.folder / "results.csv").is_file()]
@@ -165,6 +166,8 @@ def results(
         of = f" of {name}" if name else ""
         raise _usage(f"no finished run{of} with results in {out}; make one with: pbb run notebooks/{name or '01_proactive'}.ipynb")
     for r in chosen:
+        if damage := damage_of(r):
+            raise _usage(f"{r.folder} is damaged: {damage.path.name} {damage.why}; the same pbb run makes it again from the store")
         profile = r.record["parameters"].get("profile")
         _say(f"{_short(r.folder)}{f', profile {profile}' if profile else ''}, {r.record['started'][:16]}", file=sys.stderr)
     tables = [pd.read_csv(r.folder / "results.csv").assign(notebook=r.record["notebook"], run=r.folder.name) for r in chosen]
@@ -232,6 +235,31 @@ def pretrain(
     main(name, folder, **{key: values[key] for key in given})
 
 
+@app.command()
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Put right what can be safely: nothing finished is deleted, damaged things are set aside.")
+    ] = False,
+    out: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Checks the installation, the folders, the shipped model, the store, the runs and their reports: a line each.
+
+    Exit code 0 if all is well, 1 if something needs you.
+    """
+    from pbb_helpers.doctor import diagnose
+
+    problems = 0
+    for finding in diagnose(out, reports):
+        fixed = fix and finding.fix is not None
+        if fixed:
+            finding.fix()
+        problems += finding.state == "problem" and not fixed
+        print(finding.line("fixed" if fixed else None))
+    if problems:
+        raise typer.Exit(1)
+
+
 def _name(notebook: str | None, out: Path) -> str | None:
     """Returns the name of a notebook given as path or name, after checking that it exists or was run."""
     if notebook is None:
@@ -279,16 +307,22 @@ def _join_pairs(arguments: list[str]) -> list[str]:
     return joined
 
 
+def _stopped(number: int, _: object) -> None:
+    name = signal.Signals(number).name
+    # Not print, which may be what was interrupted.
+    os.write(2, f"pbb: stopped by {name}; what is finished is kept: the same command goes on from there\n".encode())
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Runs the command line: bad input is one line on stderr and exit code 2, never a traceback."""
     arguments = sys.argv[1:]
+    before = {number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app(args=_join_pairs(arguments) if arguments[:1] in (["run"], ["pretrain"]) else arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `pbb results | head` is no error
         raise SystemExit(0) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else error)
         raise SystemExit(2) from None
@@ -299,6 +333,9 @@ def main() -> None:
             raise
         _complain(error)
         raise SystemExit(2) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,11 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_manifest(folder: Path, files: Iterable[Path]) -> None:
-    """Writes manifest.json, with size and SHA-256 of the files below `folder`, once they have reached the disk."""
+def write_manifest(folder: Path, files: Iterable[Path], of: str = "") -> None:
+    """Writes manifest.json, with size and SHA-256 of the files below `folder`, once they have reached the disk.
+
+    `of` names what the files are, so that a whole copy of something else in their place is noticed.
+    """
     entries = {}
     for file in files:
         if file.name == MANIFEST and file.parent == folder:
@@ -104,25 +107,30 @@ def write_manifest(folder: Path, files: Iterable[Path]) -> None:
                 "bytes": file.stat().st_size,
                 "sha256": hashlib.file_digest(handle, "sha256").hexdigest(),
             }
-    write_text(folder / MANIFEST, json.dumps({"files": entries, "sha256": _seal(entries)}, indent=2) + "\n")
+    write_text(folder / MANIFEST, json.dumps({"of": of, "files": entries, "sha256": _seal(entries, of)}, indent=2) + "\n")
 
 
-def check_manifest(folder: Path) -> Damage | None:
-    """Returns the first thing that is wrong with a folder that `write_manifest` sealed, or None."""
+def check_manifest(folder: Path, of: str = "") -> Damage | None:
+    """Returns the first thing that is wrong with a folder that `write_manifest` sealed, or None.
+
+    A manifest that does not say what it is of, as older ones don't, is taken as it is.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        entries, seal = manifest["files"], manifest["sha256"]
+        entries, seal, its = manifest["files"], manifest["sha256"], manifest.get("of", "")
     except FileNotFoundError:
         return Damage(folder / MANIFEST, "is missing")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Damage(folder / MANIFEST, "cannot be read")
-    if seal != _seal(entries):
+    if seal != _seal(entries, its):
         return Damage(folder / MANIFEST, "was changed since it was written")
+    if its not in ("", of):
+        return Damage(folder / MANIFEST, f"is that of {its}")
     return next((damage for name, entry in entries.items() if (damage := _check_file(folder / name, entry))), None)
 
 
-def _seal(entries: dict) -> str:
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+def _seal(entries: dict, of: str) -> str:
+    return hashlib.sha256((json.dumps(entries, sort_keys=True) + str(of)).encode()).hexdigest()
 
 
 def _check_file(path: Path, entry: dict) -> Damage | None:
@@ -157,6 +165,18 @@ def lock(path: Path, on_wait: Callable[[str], None], poll: float = 0.2) -> Itera
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
+    finally:
+        os.close(handle)
+
+
+def held(path: Path) -> bool:
+    """Returns whether some process holds this lock file now."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(handle)
     finally:
         os.close(handle)
 

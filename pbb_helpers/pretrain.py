@@ -27,6 +27,7 @@ from pbb_helpers.corpus import Mix, conversations, documents
 from pbb_helpers.disk import plain_name
 from pbb_helpers.documents import DESCRIPTION_TEMPLATES, SOURCE_TEMPLATES, Example, call_document
 from pbb_helpers.families.names import draw_names, made_up_names
+from pbb_helpers.model_files import hash_files
 from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import UsageError, did_you_mean, family
 
@@ -269,7 +270,7 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
     state = _resume(folder / "work", settings, model, optimizer)
     questions = held_out_questions(settings.questions, language=settings.mix.language > 0)
-    plain, start, tokens = model.model, time.time() - state["seconds"], state["tokens"]
+    plain, start, tokens = model.model, time.monotonic() - state["seconds"], state["tokens"]
     compiled = torch.compile(plain, dynamic=True) if settings.compile else plain
     dtype = getattr(torch, settings.dtype)
     for index, rows in windows(folder, settings, state["step"] // WINDOW) if state["step"] < settings.steps else ():
@@ -291,7 +292,7 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
             tokens += batch.tokens
         step = min((index + 1) * WINDOW, settings.steps)
         model.model = plain
-        seconds = time.time() - start
+        seconds = time.monotonic() - start
         log(f"step {step:,} of {settings.steps:,}, {tokens / 1e6:.1f}M tokens, loss {value.item():.4f}, {seconds / 60:.1f} min, "
             f"{seconds / step * (settings.steps - step) / 60:.0f} min left")  # fmt: skip
         if progress is not None:
@@ -360,6 +361,7 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
     card = {
         "name": settings.name,
         "parameters": sum(p.numel() for p in model.parameters()),
+        "sha256": hash_files(folder),
         "tokens": state["tokens"],
         "hours": round(state["seconds"] / 3600, 2),
         "hardware": f"{platform.machine()}, {settings.threads} threads" if not torch.cuda.is_available() else torch.cuda.get_device_name(),

@@ -17,7 +17,7 @@ from pbb_helpers.disk import plain_errors, write_text
 from pbb_helpers.labels import in_order, label
 from pbb_helpers.programs import UsageError
 from pbb_helpers.provenance import hardware_line
-from pbb_helpers.run_record import RunResult
+from pbb_helpers.run_record import RunResult, damage_of
 
 MODES = ("direct", "cot", "recall", "recall_description", "source", "description")
 FLOORED = ("direct", "cot", "recall", "recall_description")
@@ -32,6 +32,8 @@ def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
     name = run.record["notebook"]
     if run.status != "completed":
         raise UsageError(f"{run.folder} is {run.status}; only a completed run can be recorded")
+    if damage := damage_of(run):
+        raise UsageError(f"{run.folder} is damaged: {damage.path.name} {damage.why}; the same pbb run makes it again from the store")
     if run.record.get("fingerprint", {}).get("package") == "changed during the run":
         raise UsageError(f"{run.folder}: the package was edited during the run, so no one version made it; run it again")
     folder = figures / name

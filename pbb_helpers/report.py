@@ -69,7 +69,8 @@ def is_current(path: Path, source: str) -> bool:
     if not path.is_file():
         return False
     with path.open(encoding="utf-8") as file:
-        return f'<meta name="pbb-source" content="{source}">' in file.read(4000)
+        # nbconvert reorders attributes.
+        return any(f'"{source}"' in tag for tag in re.findall(r"<meta [^>]*pbb-source[^>]*>", file.read(4000)))
 
 
 def page(run: RunResult, source: str = "") -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from pbb_helpers.disk import write_text
+from pbb_helpers.disk import MANIFEST, Damage, check_manifest, write_manifest, write_text
 from pbb_helpers.markup import shortened, visible
 
 Event = dict[str, Any]
@@ -133,8 +133,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         silent = time.time() - path.stat().st_mtime
-        if not isinstance(record, dict) or not isinstance(record.get("status"), str):
-            raise ValueError("it is no record of a run")
+        _check(record)
     except FileNotFoundError:
         return None
     except (ValueError, OSError, RecursionError) as error:
@@ -147,18 +146,51 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         }
     # Reports and figures are written under this name: where the folder lies is true, what the file says may lead anywhere.
     record["notebook"] = folder.parent.name
-    if record["status"] == "running":
-        alive = _alive(record["pid"], record["pid_started"]) if record["host"] == platform.node() else silent < 8 * HEARTBEAT
+    if record.get("status") == "running":
+        # A beat far in the future is none either: the clock was set back since.
+        alive = _alive(record["pid"], record["pid_started"]) if record["host"] == platform.node() else abs(silent) < 8 * HEARTBEAT
         record["status"] = "running" if alive else "killed"
     return record
 
 
+def _check(record: Any) -> None:
+    """Raises a ValueError where this is valid JSON but no record of ours."""
+    if not isinstance(record, dict):
+        raise ValueError(f"a JSON {type(record).__name__} and not an object")
+    kinds = {"status": str, "notebook": str, "parameters": dict}
+    if record.get("status") == "running":
+        kinds |= {"host": str, "pid": int, "pid_started": (int, float)}
+    wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is missing or of the wrong kind")
+
+
+def process_start(pid: int | None = None) -> float:
+    """Returns when a process (this one by default) started, in seconds since the machine did: a clock that is set changes nothing."""
+    return psutil.Process(pid).create_time() - psutil.boot_time()
+
+
 def _alive(pid: int, started: float) -> bool:
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 2 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process_start(pid) - started) < 2 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def seal(run: RunResult) -> None:
+    """Writes the checksums of a completed run's files, so that no number that changed on the disk is ever shown or recorded."""
+    files = [path for path in sorted(run.folder.rglob("*")) if path.is_file() and path.name != "kernel.log"]
+    write_manifest(run.folder, files, _place(run))
+
+
+def damage_of(run: RunResult) -> Damage | None:
+    """Returns what is wrong with the files of a completed run, or None; a run that was never sealed can't be judged."""
+    sealed = run.status == "completed" and (run.folder / MANIFEST).exists()
+    return check_manifest(run.folder, _place(run)) if sealed else None
+
+
+def _place(run: RunResult) -> str:
+    return f"{run.folder.parent.name}/{run.folder.name.removesuffix('.previous')}"
 
 
 def all_runs(out_dir: Path | str = "runs", notebook: str | None = None) -> list[RunResult]:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from pbb_helpers import provenance
 from pbb_helpers.disk import lock, plain_errors, plain_name
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_record import Event, Record, RunResult, Stopped, now, read_run
+from pbb_helpers.run_record import Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
+from pbb_helpers.store import set_aside
 
 FORMAT = 1
 
@@ -62,7 +61,10 @@ def run(
         prints = {"notebook": source_hash(node), "package": provenance.package_hash()}
         last = read_run(folder)
         if not force and last and last["status"] == "completed" and last.get("fingerprint") == prints and (folder / path.name).is_file():
-            return RunResult(folder, last, reused=True)
+            damage = damage_of(RunResult(folder, last))
+            if damage is None:
+                return RunResult(folder, last, reused=True)
+            last = {"status": "damaged", "error": {"value": f"{damage.path.name} {damage.why}"}}
         _set_aside(folder, last)
         start = _first_record(path, node, values, changed, prints, folder.name)
         record = Record(folder, start)
@@ -71,6 +73,7 @@ def run(
             record.data["fingerprint"] = {"notebook": prints["notebook"], "package": "changed during the run"}
             record.write()
         if result.status == "completed":
+            seal(result)
             shutil.rmtree(_previous(folder), ignore_errors=True)
         return result
 
@@ -108,6 +111,9 @@ def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, 
         record.data.setdefault("error", {"index": error.cell_index, "heading": "", "name": error.ename, "value": error.evalue})
     except Stopped as stop:
         record.data["error"] = record.cell_error("Stopped", f"by {stop}")
+        raise
+    except (KeyboardInterrupt, SystemExit):  # before or after the engine had the signals
+        record.data["error"] = record.cell_error("Stopped", "by a signal")
         raise
     except Exception as error:
         dead = isinstance(error, DeadKernelError)
@@ -169,7 +175,7 @@ def _first_record(
         "started": now(),
         "finished": None,
         "pid": os.getpid(),
-        "pid_started": psutil.Process().create_time(),
+        "pid_started": process_start(),
         "host": platform.node(),
         "fingerprint": prints,
         **provenance.provenance(),
@@ -181,10 +187,12 @@ def _previous(folder: Path) -> Path:
 
 
 def _set_aside(folder: Path, last: dict[str, Any] | None) -> None:
-    """Keeps the last completed run until the new one is complete; anything else makes room."""
+    """Keeps the last completed run until the new one is complete, and a damaged one for good; anything else makes room."""
     if last and last["status"] == "completed":
         shutil.rmtree(_previous(folder), ignore_errors=True)
         os.replace(folder, _previous(folder))
+    elif last and last["status"] == "damaged":  # whether it was completed can't be told
+        set_aside(folder, last["error"]["value"], rebuilt="the notebook is run again")
     else:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

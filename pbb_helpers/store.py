@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pbb_helpers.disk import check_manifest, fsync_folder, lock, plain_errors, write_manifest, write_text
+from pbb_helpers.disk import Damage, check_manifest, fsync_folder, lock, plain_errors, write_manifest, write_text
 from pbb_helpers.programs import UsageError
 
 log = logging.getLogger(__name__)
@@ -92,8 +92,7 @@ class Store:
         with plain_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with lock(folder / ".lock", on_wait or (lambda who: log.warning("waiting for %s, which works on %s", who, folder))):
-            for left in folder.glob(".*.tmp"):  # of a process that was killed
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            sweep(folder)
             yield
 
     # --- stages -----------------------------------------------------------------------------------------------------
@@ -103,16 +102,24 @@ class Store:
         folder = self.folder(key)
         if not (folder / "manifest.json").is_file():
             return False
-        damage = check_manifest(folder)
+        damage = self.damage(folder)
         if damage is None:
             return True
+        self.set_stage_aside(folder, damage)
+        return False
+
+    def damage(self, folder: Path) -> Damage | None:
+        """Returns what is wrong with a finished stage, a checkpoint or a folder of rows, or None."""
+        return check_manifest(folder, self._place(folder))
+
+    def set_stage_aside(self, folder: Path, damage: Damage) -> None:
+        """Makes a damaged stage an unfinished one: its manifest and what is damaged become *.damaged; the rest stays."""
         # The manifest goes first: without it nothing passes for finished, whatever happens in between.
         set_aside(folder / "manifest.json", f"{damage.path} {damage.why}", rebuilt="the stage is trained again")
         if damage.path.is_relative_to(folder / "adapter"):
             set_aside(folder / "adapter", damage.why, rebuilt=None)
         elif damage.path.exists() and damage.path.name != "manifest.json":
             set_aside(damage.path, damage.why, rebuilt=None)
-        return False
 
     def finish(self, key: str, config: dict, metrics: Iterable[dict], write_adapter: Callable[[Path], None]) -> None:
         """Writes a stage's results, and marks it as finished; then its checkpoints may go."""
@@ -122,7 +129,7 @@ class Store:
         self.start_metrics(key, metrics)
         with plain_errors(folder):
             files = [folder / "config.json", folder / "metrics.jsonl", *sorted((folder / "adapter").iterdir())]
-            write_manifest(folder, files)
+            write_manifest(folder, files, self._place(folder))
 
     def config(self, key: str) -> dict:
         """Returns the config.json of a stage.
@@ -178,7 +185,7 @@ class Store:
         """Returns step and folder of the last whole checkpoint, of step `at_most` or before, or None. Damaged ones are set aside on the way."""
         for step in (step for step in self.checkpoints(key) if step <= at_most):
             path = self.folder(key) / f"checkpoint-{step}"
-            damage = check_manifest(path)
+            damage = self.damage(path)
             if damage is None:
                 return step, path
             set_aside(path, f"{damage.path.name} {damage.why}", rebuilt="training goes on from the checkpoint before it, or from the start")
@@ -198,7 +205,7 @@ class Store:
         folder = self._rows(key, evaluation_key)
         if not folder.is_dir():
             return None
-        damage = check_manifest(folder)
+        damage = self.damage(folder)
         if damage is not None:
             set_aside(folder, f"{damage.path.name} {damage.why}", rebuilt="it is evaluated again")
             return None
@@ -218,14 +225,40 @@ class Store:
             try:
                 temp.mkdir()
                 write(temp)
-                write_manifest(temp, sorted(path for path in temp.rglob("*") if path.is_file()))
+                write_manifest(temp, sorted(path for path in temp.rglob("*") if path.is_file()), self._place(folder))
                 if folder.exists():
                     os.rename(folder, old)
                 os.rename(temp, folder)
                 fsync_folder(folder.parent)
             finally:
+                if old.exists() and not folder.exists():  # stopped between the two: what was there stays
+                    os.rename(old, folder)
                 for path in (temp, old):
                     shutil.rmtree(path, ignore_errors=True)
+
+    def _place(self, folder: Path) -> str:
+        """Returns what a folder is, the same wherever the whole store is moved to."""
+        return folder.relative_to(self.root).as_posix()
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Returns what a killed process left in a key's folder, after taking it away; for who holds its lock.
+
+    What had been moved out of the way, to be replaced, goes back unless the replacement arrived.
+    """
+    found = left_over(folder)
+    for left in found:
+        moved = re.fullmatch(r"\.(.+)\.\d+\.old\.tmp", left.name)
+        if moved and not (back := left.with_name(moved[1])).exists():
+            os.rename(left, back)
+        else:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return found
+
+
+def left_over(folder: Path) -> list[Path]:
+    """Returns the temporary files and folders of a key: of a process at work on it, or of one that was killed."""
+    return sorted((*folder.glob(".*.tmp"), *folder.glob("rows/.*.tmp")))
 
 
 def set_aside(path: Path, why: str, rebuilt: str | None) -> Path:
@@ -235,7 +268,10 @@ def set_aside(path: Path, why: str, rebuilt: str | None) -> Path:
     while target.exists():
         target = path.with_name(f"{path.name}.damaged-{number}")
         number += 1
-    os.rename(path, target)
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:  # another process found it at the same time
+        return target
     if rebuilt is not None:
         log.warning("%s is damaged: %s; set aside as %s, %s", path, why, target.name, rebuilt)
     return target

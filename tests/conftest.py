@@ -136,3 +136,12 @@ def shipped_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
             weight.data *= 10  # logits well apart: greedy decoding must not hang on rounding
     model.save_pretrained(folder)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Prints how many faults of which kind were injected and survived, where any were."""
+    from faults import SURVIVED
+
+    if SURVIVED:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in SURVIVED.items())
+        terminalreporter.write_line(f"faults injected and survived: {SURVIVED.total()} ({kinds})")

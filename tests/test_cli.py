@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_results_as_csv(project: Path):
     done = pbb("results", "notebooks/tiny.ipynb", "--csv", cwd=project)
     assert done.stdout.splitlines() == ["condition,mode,group,seed,n,accuracy,low,high", "base,direct,without_io,all,4,0.25,0.1,0.4"]
     assert "0.25" in pbb("results", cwd=project).stdout
+
+
+def test_changed_results_are_not_shown(project: Path, tmp_path: Path):
+    shutil.copytree(project / "runs", tmp_path / "runs")
+    (path,) = (tmp_path / "runs").glob("tiny/*/results.csv")
+    path.write_text(path.read_text().replace("0.25", "0.52"))
+    done = pbb("results", cwd=tmp_path)
+    assert done.returncode == 2 and "is damaged: results.csv" in done.stderr and "0.52" not in done.stdout
 
 
 def test_describe_prints_types_defaults_and_comments(project: Path):

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import faults
 import pandas as pd
 import psutil
 import pytest
@@ -45,13 +46,14 @@ except UsageError as error:
     sys.exit(f"usage: {error}")
 """
 FORKS = """
-import json, os, signal, sys
+import sys
 from pathlib import Path
 
+import faults
 import torch
 
 torch.set_num_threads(1)
-from pbb_helpers import disk, experiment
+from pbb_helpers import experiment
 from pbb_helpers.conditions import Budget, TrainSettings
 from pbb_helpers.experiment import Experiment
 
@@ -60,26 +62,13 @@ plan.dataset(0)  # drawn once, before the forks
 
 
 def everything(kill_at):
-    calls, real = 0, os.fsync
-
-    def fsync(handle):
-        nonlocal calls
-        calls += 1
-        if calls == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(handle)
-
-    disk.os.fsync = fsync
+    faults.kill_at_fsync(kill_at)
     for job in experiment.jobs(plan, stack=sys.argv[3:] == ["stack"]):
         experiment.run_job(job, root)
 
 
 for kill_at in [14, 40, 110, *[130] * 50]:
-    pid = os.fork()
-    if pid == 0:
-        everything(kill_at)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code, _ = faults.forked(lambda: everything(kill_at))
     print(code)
     if code == 0:
         break
@@ -252,9 +241,8 @@ def test_models_of_one_hub_family_do_not_share_answers(plan, tmp_path, monkeypat
 
 def test_killed_at_many_writes_and_run_again(plan, whole, tmp_path):
     some = replace(plan, conditions=("source_only", "proactive"), seeds=(0,))
-    done = subprocess.run([sys.executable, "-c", FORKS, repr(some), str(tmp_path)], capture_output=True, text=True, timeout=600)
-    codes = done.stdout.split()
-    assert done.returncode == 0 and codes[-1] == "0" and set(codes[:-1]) == {"-9"} and len(codes) > 3, (codes, done.stderr[-2000:])
+    codes = faults.python(FORKS, repr(some), tmp_path).split()
+    assert codes[-1] == "0" and set(codes[:-1]) == {"-9"} and len(codes) > 3, codes
     rows, _ = in_this_process(some, tmp_path)
     every = whole[0].rows
     assert text(in_order(rows, some)) == text(every[every["condition"].isin(some.conditions) & (every["seed"] == 0)])

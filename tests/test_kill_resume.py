@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import faults
 import pytest
 
 TRAIN = """
-import json, os, signal, sys, time
+import json, sys, time
 from pathlib import Path
 
+import faults
 import torch
 
 torch.set_num_threads(1)
-from pbb_helpers import disk, models
+from pbb_helpers import models
 from pbb_helpers.conditions import Stage, TrainSettings
 from pbb_helpers.documents import Example
 from pbb_helpers.store import Store
@@ -31,31 +32,18 @@ STAGE = Stage("stage1", EXAMPLES, TrainSettings(rank=4, batch_size=4, dropout=0.
 
 
 def train(root, kill_at=None, pause=0.0):
-    calls = 0
-    real = os.fsync
+    calls = faults.kill_at_fsync(kill_at)
 
-    def fsync(handle):
-        nonlocal calls
-        calls += 1
-        if calls == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(handle)
-
-    disk.os.fsync = fsync
     def progress(line):
         print(json.dumps(line), flush=True)
         time.sleep(pause)
 
     train_stage(models.load(sys.argv[1], device="cpu"), STAGE, store=Store(root), on_progress=progress)
-    return calls
+    return calls()
 
 
 def forked(*args):
-    pid = os.fork()
-    if pid == 0:
-        train(*args)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return faults.forked(lambda: train(*args))[0]
 """
 
 AT_EVERY_WRITE = """
@@ -72,9 +60,7 @@ for point in range(8, 60, 5):
 
 
 def run(folder: Path, code: str, *args: str) -> str:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", TRAIN + code, str(folder), *args]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300).stdout
+    return faults.python(TRAIN + code, folder, *args)
 
 
 def results(root: Path) -> tuple[bytes, list[dict]]:
@@ -112,7 +98,7 @@ def test_killed_at_writes(tiny_folder, tmp_path, whole):
 def test_killed_from_outside(tiny_folder, tmp_path, whole, step):
     folder = tiny_folder("llama")
     command = [sys.executable, "-c", TRAIN + "train(sys.argv[2], pause=0.2)", str(folder), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=faults.environment()) as process:
         assert process.stdout is not None
         while json.loads(process.stdout.readline())["step"] < step:
             pass

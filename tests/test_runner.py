@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +14,12 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from faults import flip_a_bit
 from notebooks_for_tests import RESULTS, write_notebook
 
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_record import all_runs, latest, read_run
+from pbb_helpers.report_index import render_all
+from pbb_helpers.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run
 from pbb_helpers.runner import parameters_key, run
 
 # A child that ignores SIGTERM: the runner must end that one too.
@@ -24,6 +29,9 @@ child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.sig
 child.stdout.readline()
 (Path(os.environ["PBB_RUN_DIR"]) / "child").write_text(str(child.pid))
 time.sleep(60)"""  # noqa: E501
+
+
+RECORD = {"status": "running", "notebook": "tiny", "parameters": {}}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +50,7 @@ def test_run_leaves_results_and_the_truth(done):
     assert sorted(p.name for p in result.folder.iterdir()) == [
         "headline.txt",
         "kernel.log",
+        "manifest.json",
         "results.csv",
         "rows.jsonl",
         "run.json",
@@ -142,7 +151,7 @@ def test_kill_9_on_the_runner_leaves_the_truth_and_no_processes(tmp_path: Path):
 
 
 def test_run_on_another_machine_counts_as_dead_when_it_is_silent(tmp_path: Path):
-    record = {"status": "running", "host": "elsewhere", "pid": 1, "pid_started": 0}
+    record = RECORD | {"host": "elsewhere", "pid": 1, "pid_started": 0}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert read_run(tmp_path)["status"] == "running"
     os.utime(tmp_path / "run.json", (time.time() - 600,) * 2)
@@ -150,13 +159,59 @@ def test_run_on_another_machine_counts_as_dead_when_it_is_silent(tmp_path: Path)
 
 
 def test_a_process_id_used_again_is_not_the_runner(tmp_path: Path):
-    import platform
-
-    record = {"status": "running", "host": platform.node(), "pid": os.getpid(), "pid_started": psutil.Process().create_time()}
+    record = RECORD | {"host": platform.node(), "pid": os.getpid(), "pid_started": process_start()}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert read_run(tmp_path)["status"] == "running"
     (tmp_path / "run.json").write_text(json.dumps(record | {"pid_started": 1.0}))
     assert read_run(tmp_path)["status"] == "killed"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="moves the time at which Linux says that it started")
+def test_a_clock_that_is_set_does_not_make_a_running_run_a_killed_one(tmp_path: Path, monkeypatch):
+    record = RECORD | {"host": platform.node(), "pid": os.getpid(), "pid_started": process_start()}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    real = psutil._pslinux.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: real + 3600)
+    assert read_run(tmp_path)["status"] == "running"
+
+
+def test_a_beat_from_the_future_is_none(tmp_path: Path):
+    (tmp_path / "run.json").write_text(json.dumps(RECORD | {"host": "elsewhere", "pid": 1, "pid_started": 0}))
+    os.utime(tmp_path / "run.json", (time.time() + 86400,) * 2)
+    assert read_run(tmp_path)["status"] == "killed"
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '"x"', "3", "{}", '{"status": 1}', '{"status": "running", "notebook": "a", "parameters": {}}', "\x00"]
+)
+def test_valid_json_that_is_no_record_is_damaged(tmp_path: Path, text: str):
+    folder = tmp_path / "runs" / "tiny" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(text)
+    assert read_run(folder)["status"] == "damaged"
+    assert render_all(tmp_path / "runs", tmp_path / "reports")[1] == [], "the index and the other reports are rendered"
+
+
+def test_every_file_of_a_completed_run_has_a_checksum(done, tmp_path: Path):
+    folder, _, result = done
+    assert damage_of(result) is None
+    for name in ("run.json", "rows.jsonl", "results.csv", "headline.txt", "tiny.ipynb", "manifest.json"):
+        copy = RunResult(tmp_path / name / "tiny" / result.folder.name, result.record)
+        shutil.copytree(result.folder, copy.folder)
+        flip_a_bit(copy.folder / name, random.Random(0))
+        assert damage_of(copy) is not None, name
+
+
+def test_a_damaged_run_is_not_reused_and_not_deleted(done, tmp_path: Path, caplog):
+    """Its numbers would be shown as they are now; the store gives them again."""
+    folder, _, result = done
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    damaged = tmp_path / result.folder.relative_to(folder)
+    (damaged / "rows.jsonl").write_text("{}\n")
+    again = run(tmp_path / "tiny.ipynb", {"n": 3, "lr": 1}, out_dir=tmp_path / "runs")
+    assert not again.reused and again.status == "completed" and again.folder == damaged
+    assert (again.folder / "rows.jsonl").read_bytes() == (result.folder / "rows.jsonl").read_bytes()
+    assert (damaged.with_name(damaged.name + ".damaged") / "rows.jsonl").read_text() == "{}\n" and "is damaged: rows.jsonl" in caplog.text
 
 
 def test_bad_input_starts_nothing(tmp_path: Path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from pbb_helpers import disk
 from pbb_helpers.conditions import Stage, TrainSettings
 from pbb_helpers.documents import Example
 from pbb_helpers.programs import UsageError
-from pbb_helpers.store import Store, digest
+from pbb_helpers.store import Store, digest, set_aside
 
 EXAMPLE = Example("direct", "with_io", "zibble", "zibble(5)\n", "8", 5, "8", 1)
 OTHER = replace(EXAMPLE, prompt="zibble(6)\n", completion="9", input=6, answer="9")
@@ -247,6 +249,68 @@ def test_what_a_killed_process_left_is_swept(store):
     (left / "half").write_text("x")
     with store.locked(KEY):
         assert not left.exists()
+
+
+def test_what_was_killed_while_saving_rows_is_swept_though_its_process_id_comes_again(store):
+    """In a container the first process has the same id after every start."""
+    left = store.folder(KEY) / "rows" / f".eval.{os.getpid()}.new.tmp"
+    left.mkdir(parents=True)
+    (left / "rows.jsonl").write_text("half")
+    store.save_rows(KEY, "eval", ROWS)
+    assert store.load_rows(KEY, "eval") == ROWS and not left.exists()
+
+
+def test_rows_stay_when_their_replacement_is_stopped_between_two_renames(store, monkeypatch):
+    path = store.save_rows(KEY, "eval", ROWS)
+    real = os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        if Path(source).name.endswith(".new.tmp"):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        store.save_rows(KEY, "eval", ROWS[:1])
+    monkeypatch.undo()
+    assert store.load_rows(KEY, "eval") == ROWS
+
+    path.parent.rename(path.parent.with_name(".eval.123.old.tmp"))  # what SIGKILL leaves there
+    with store.locked(KEY):
+        assert store.load_rows(KEY, "eval") == ROWS
+
+
+def test_whole_answers_of_another_question_are_not_taken(store, caplog):
+    store.save_rows(KEY, "eval", ROWS)
+    other = store.save_rows(KEY, "other", ROWS[:1])
+    shutil.copytree(store.folder(KEY) / "rows" / "eval", other.parent, dirs_exist_ok=True)
+    assert store.load_rows(KEY, "other") is None and "manifest.json is that of abababababababab/rows/eval" in caplog.text
+
+
+def test_a_store_that_was_moved_is_whole(store, tmp_path):
+    finish(store)
+    store.save_rows(KEY, "eval", ROWS)
+    moved = Store(store.root.rename(tmp_path / "elsewhere"))
+    assert moved.is_done(KEY) and moved.load_rows(KEY, "eval") == ROWS
+
+
+def test_a_manifest_of_before_it_said_what_it_is_of_is_taken(store):
+    path = store.save_rows(KEY, "eval", ROWS).with_name("manifest.json")
+    manifest = json.loads(path.read_text())
+    del manifest["of"]
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(manifest))
+    assert store.load_rows(KEY, "eval") == ROWS
+
+
+def test_two_processes_may_set_the_same_thing_aside(store, monkeypatch, caplog):
+    path = store.save_rows(KEY, "eval", ROWS)
+    truncate(path)
+    damaged = store.damage(path.parent)
+    assert damaged is not None
+    shutil.rmtree(path.parent)  # the other process was faster
+    set_aside(path.parent, damaged.why, rebuilt="it is evaluated again")
+    assert not caplog.records
 
 
 # --- locks --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,412 @@
+"""The campaign against training, evaluation, store and reports: `python campaign.py MODEL FOLDER COUNT SEED MOUNT`.
+
+Prints one JSON line per fault that was injected: its kind, what it was, and what was wrong afterwards (null: survived). After each:
+what was finished is there, in the very bytes of a run without faults; the same command again gives the same table, byte for byte,
+repeats nothing that was finished, and leaves nothing temporary.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import faults
+from faults import forked
+
+KINDS = (
+    "signal while training",
+    "signal while answering",
+    "signal while rendering a report",
+    "full disk",
+    "damaged or foreign file",
+    "foreign folder, whole in itself",
+    "two processes on one store",
+    "clock that jumps",
+)
+
+
+def experiment(model: str):
+    """Returns the smallest experiment with two stages, asked in two ways only."""
+    from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
+    from pbb_helpers.experiment import Experiment
+
+    CONDITIONS["proactive"] = replace(CONDITIONS["proactive"], modes=("direct", "source"))
+    settings = TrainSettings(rank=2, alpha=4, batch_size=4, dropout=0.1, dtype="float32", checkpoint_every=2, log_every=1)
+    budget = Budget(settings, replace(settings, lr=1e-3), stage1_steps=6, stage2_steps=4)
+    return Experiment(
+        model=model, family_settings=(("max_statements", 1),), conditions=("proactive",), n_with_io=4, n_without_io=2, n_eval_inputs=4,
+        inputs_per_program=1, n_with_io_asked=2, budget=budget,
+    )  # fmt: skip
+
+
+class Campaign:
+    """Draws and injects faults; `reference` is a store of a run without any, `table` its rows."""
+
+    def __init__(self, model: str, folder: Path, seed: int, mount: bool) -> None:
+        self.plan, self.folder, self.draws = experiment(model), folder, random.Random(seed)
+        self.reference, self.root, self.number = folder / "reference", folder / "small" / "store", 0
+        self.root.parent.mkdir()
+        self.mounted = (
+            mount and not subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(self.root.parent)], capture_output=True).returncode
+        )
+        self.plan.dataset(0)  # drawn once, before the forks
+        began = time.perf_counter()
+        assert forked(lambda: self.everything(self.reference)) == (0, "")
+        self.seconds = time.perf_counter() - began
+        self.table = self.table_of(self.reference)
+        self.trained = self.copy(self.reference, folder / "trained")
+        for rows in self.trained.glob("*/rows"):
+            shutil.rmtree(rows)
+        began = time.perf_counter()
+        assert forked(lambda: self.everything(self.trained_copy())) == (0, "")
+        self.answering = time.perf_counter() - began
+        self.halfway = folder / "halfway"  # killed in stage 2, with checkpoints
+        assert forked(lambda: (faults.kill_at_fsync(self.point_of("checkpoint-2", 2)), self.everything(self.halfway)))[0] == -signal.SIGKILL
+        assert list(self.halfway.glob("*/checkpoint-2")), "the campaign wants a checkpoint to damage"
+
+    # --- work ---------------------------------------------------------------------------------------------------------------
+
+    def everything(self, root: Path) -> None:
+        """Runs the experiment in this process and leaves its table."""
+        from pbb_helpers.experiment import jobs, run_job
+
+        rows = [row for job in jobs(self.plan) for row in run_job(job, root)[0]]
+        (self.folder / f"{root.name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def point_of(self, name: str, occurrence: int) -> int:
+        """Returns the number of the first fsync after the `occurrence`-th folder called `name` was put in its place."""
+        log = self.folder / "renames"
+
+        def work() -> None:
+            calls, real, seen = faults.kill_at_fsync(None), os.rename, 0
+
+            def rename(source, target) -> None:
+                nonlocal seen
+                real(source, target)
+                seen += Path(target).name == name
+                if seen == occurrence and not log.exists():
+                    log.write_text(str(calls() + 2))
+
+            os.rename = rename
+            self.everything(self.folder / "counted")
+
+        assert forked(work)[0] == 0
+        return int(log.read_text())
+
+    def table_of(self, root: Path) -> bytes:
+        return (self.folder / f"{root.name}.jsonl").read_bytes()
+
+    @staticmethod
+    def copy(source: Path, target: Path) -> Path:
+        shutil.rmtree(target, ignore_errors=True)
+        return shutil.copytree(source, target)
+
+    def trained_copy(self) -> Path:
+        return self.copy(self.trained, self.root)
+
+    def finished(self, root: Path) -> dict[str, tuple[str, int]]:
+        """Returns, for each whole finished stage and set of rows, a hash of its results and the time of its manifest."""
+        from pbb_helpers.store import Store, digest
+
+        store, found = Store(root), {}
+        for manifest in sorted((*root.glob("*/manifest.json"), *root.glob("*/rows/*/manifest.json"))):
+            folder = manifest.parent
+            if "damaged" not in folder.name and store.damage(folder) is None:
+                files = [path for path in (folder / "rows.jsonl", *sorted(folder.glob("adapter/*.safetensors"))) if path.is_file()]
+                log = folder / "metrics.jsonl"
+                lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+                losses = [line | {"seconds": None} for line in lines]
+                key = digest(losses, *(path.read_bytes().hex() for path in files))
+                found[folder.relative_to(root).as_posix()] = (key, manifest.stat().st_mtime_ns)
+        return found
+
+    # --- checks -------------------------------------------------------------------------------------------------------------
+
+    def check(self, before: dict[str, tuple[str, int]], *, gone: str = "", says: str = "") -> str | None:
+        """Returns what is wrong after a fault, or None; reruns, which must say `says`. `gone` is what the fault itself destroyed."""
+        truth = self.finished(self.reference)
+        kept = self.finished(self.root)
+        if lost := [name for name in before if name != gone and name not in kept]:
+            return f"lost: {lost}"
+        if wrong := [name for name, (key, _) in kept.items() if truth.get(name, ("",))[0] != key]:
+            return f"wrong bytes: {wrong}"
+        (self.folder / f"{self.root.name}.jsonl").unlink(missing_ok=True)
+        status, err = forked(lambda: self.everything(self.root))
+        if status != 0 or "Traceback" in err:
+            return f"the rerun ended with {status}: {err[-1500:]}"
+        if says not in err:
+            return f"the rerun did not say {says!r}: {err[-1500:]}"
+        if self.table_of(self.root) != self.table:
+            return "the rerun gave another table"
+        after = self.finished(self.root)
+        if {name: key for name, (key, _) in after.items()} != {name: key for name, (key, _) in truth.items()}:
+            return "the store differs from that of a run without faults"
+        if again := [name for name in kept if name != gone and after[name] != kept[name]]:
+            return f"done again though it was finished: {again}"
+        left = [
+            path
+            for path in self.root.rglob("*")
+            if path.name.endswith(".tmp") or path.name.startswith("checkpoint-") and path.name[11:].isdecimal()
+        ]
+        return f"left behind: {left}" if left else None
+
+    # --- faults -------------------------------------------------------------------------------------------------------------
+
+    def run(self, count: int) -> Iterator[dict]:
+        """Yields a line per fault, `count` or a few more in all, every kind at least once."""
+        shares = (4, 3, 3, 3, 8, 1, 1, 1)
+        for kind, share, inject in zip(
+            KINDS, shares,
+            (self.training, self.answers, self.rendering, self.disk, self.damage, self.foreign_folder, self.two, self.clock),
+            strict=True,
+        ):  # fmt: skip
+            for self.number in range(max(3 if share > 1 else 2, round(count * share / sum(shares)))):
+                began = time.perf_counter()
+                what, bad = inject()
+                yield {"kind": kind, "what": what, "bad": bad, "seconds": round(time.perf_counter() - began, 2)}
+
+    def training(self) -> tuple[str, str | None]:
+        """A signal at a random moment or write, from an empty store."""
+        return self.interrupted(lambda: shutil.rmtree(self.root, ignore_errors=True), self.seconds - self.answering, 40)
+
+    def answers(self) -> tuple[str, str | None]:
+        """A signal at a random moment or write while the trained model answers."""
+        return self.interrupted(self.trained_copy, self.answering, 12)
+
+    def interrupted(self, prepare: Callable[[], object], seconds: float, writes: int) -> tuple[str, str | None]:
+        number = faults.SIGNALS[self.number % 3]
+        name = signal.Signals(number).name
+        status = 0
+        while status == 0:  # else it had ended before the signal came: no fault
+            prepare()
+            before = self.finished(self.root)
+            if self.number % 2:
+                point = self.draws.randrange(1, writes)
+                what = f"{name} at fsync {point}"
+                status, err = forked(functools.partial(self.killed_at, point, number))
+            else:
+                after = self.draws.uniform(0.02, 0.9) * seconds
+                what = f"{name} after {after:.2f} s"
+                status, err = forked(lambda: self.everything(self.root), number=number, after=after)
+        if status != (130 if number == signal.SIGINT else -number):
+            return what, f"ended with {status}, not by the signal: {err[-1500:]}"
+        return what, self.check(before)
+
+    def killed_at(self, point: int, number: int) -> None:
+        faults.kill_at_fsync(point, number)
+        self.everything(self.root)
+
+    def disk(self) -> tuple[str, str | None]:
+        """No space from a random write on: injected, and on a real small file system where mounting is allowed."""
+        from_start = self.number % 2
+        shutil.rmtree(self.root, ignore_errors=True) if from_start else self.trained_copy()
+        before = {} if from_start else self.finished(self.root)
+        if self.mounted and self.number % 3:
+            room = int(self.draws.uniform(0.02, 0.9) * (blocks(self.reference) - blocks(self.root)) // 4096 * 4096)
+            self.resize(blocks(self.root) + room)
+            status, err = forked(lambda: self.everything(self.root))
+            self.resize(2**28)
+            what = f"a file system with {room} bytes left"
+        else:
+            point = self.draws.randrange(1, 40 if from_start else 12)
+            status, err = forked(lambda: (faults.at_fsync(point, faults.full_disk), self.everything(self.root)))
+            what = f"ENOSPC from fsync {point} on"
+        if status != 2 or "no space left on the disk of" not in err or err.count("\n") != 1:
+            return what, f"ended with {status}: {err[-1500:]}"
+        return what, self.check(before)
+
+    def resize(self, size: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.root.parent)], check=True)
+
+    def damage(self) -> tuple[str, str | None]:
+        """One file of a finished or unfinished store is cut, has a bit turned, or is something else."""
+        from pbb_helpers.store import Store
+
+        halfway = self.number % 4 == 3
+        self.copy(self.halfway if halfway else self.reference, self.root)
+        patterns = ("*/checkpoint-*/*",) if halfway else ("*/adapter/*", "*/*.json*", "*/rows/*/*")
+        files = sorted(path for pattern in (patterns[self.number % len(patterns)],) for path in self.root.glob(pattern) if path.is_file())
+        path, harm = self.draws.choice(files), faults.HARMS[self.number % 3 if not halfway else self.draws.randrange(3)]
+        old, before = path.read_bytes(), self.finished(self.root)
+        harm(path, self.draws)
+        what = f"{harm.__name__} {path.relative_to(self.root).as_posix()}"
+        if path.read_bytes() == old:
+            return what + " (the same bytes)", None
+        # What lies below rows/ is an answer's folder; else the stage's.
+        parts = path.relative_to(self.root).parts
+        folder = "/".join(parts[:3] if parts[1] == "rows" else parts[:2] if halfway else parts[:1])
+        harmless = Store(self.root).damage(self.root / folder) is None  # a blank in a manifest that became another
+        return what, self.check(before, gone=folder, says="" if harmless else "is damaged")
+
+    def foreign_folder(self) -> tuple[str, str | None]:
+        """A checkpoint or answers of something else, with a manifest that fits them."""
+        if self.number % 2:
+            self.copy(self.reference, self.root)
+            one, other = self.draws.sample(sorted(self.root.glob("*/rows/*")), 2)
+        else:
+            self.copy(self.halfway, self.root)
+            one = next(self.root.glob("*/checkpoint-2"))
+            other = self.folder / "foreign"
+            shutil.rmtree(other, ignore_errors=True)
+            self.another_checkpoint(one, other)
+        before = self.finished(self.root)
+        shutil.rmtree(one)
+        shutil.copytree(other, one)
+        gone = one.relative_to(self.root).as_posix()
+        return f"{gone} is that of {other.name}", self.check(before, gone=gone, says="is damaged: manifest.json is that of")
+
+    def another_checkpoint(self, one: Path, other: Path) -> None:
+        """Writes what another training of the same shape would have left: other weights, whole."""
+        from safetensors.torch import load_file, save_file
+
+        from pbb_helpers.disk import write_manifest
+
+        shutil.copytree(one, other)
+        weights = load_file(other / "state.safetensors")
+        save_file({name: tensor * 2 for name, tensor in weights.items()}, other / "state.safetensors")
+        write_manifest(other, [path for path in sorted(other.iterdir())], "0123456789abcdef/checkpoint-2")
+
+    def two(self) -> tuple[str, str | None]:
+        """Two processes on one store; every second time one of them is killed."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        log = self.folder / "trainings"
+        log.unlink(missing_ok=True)
+
+        def work() -> None:
+            from pbb_helpers import train
+
+            real = train._Training.run
+
+            def run(training, on_progress) -> None:
+                real(training, on_progress)
+                with log.open("a") as file:
+                    file.write(training.key + "\n")
+
+            train._Training.run = run
+            self.everything(self.root)
+
+        pid = os.fork()
+        if pid == 0:
+            os._exit(faults._status(work))
+        after = self.draws.uniform(0.1, 0.9) * self.seconds if self.number % 2 else None
+        status, err = forked(work, number=signal.SIGKILL, after=after)
+        other = faults._wait(pid, 300)
+        what = "two at once" + (f", one killed after {after:.2f} s" if after else "")
+        if other != 0 or status != (0 if after is None else -signal.SIGKILL):
+            return what, f"ended with {other} and {status}: {err[-1500:]}"
+        if self.table_of(self.root) != self.table:
+            return what, "another table"
+        keys = log.read_text().split()
+        return what, f"trained {keys}" if len(keys) != len(set(keys)) else self.check(self.finished(self.root))
+
+    def clock(self) -> tuple[str, str | None]:
+        """The clock jumps by up to ten years in both directions while it runs; it is killed, and its files are from another time."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        real, jumps = time.time, random.Random(self.draws.random())
+        point = self.draws.randrange(10, 40)
+
+        def work() -> None:
+            time.time = lambda: real() + jumps.uniform(-3e8, 3e8)
+            time.gmtime = lambda seconds=None, gmtime=time.gmtime: gmtime(time.time() if seconds is None else seconds)
+            faults.kill_at_fsync(point)
+            self.everything(self.root)
+
+        status, err = forked(work)
+        if status != -signal.SIGKILL:
+            return "jumps", f"ended with {status}: {err[-1500:]}"
+        shift = jumps.choice([-3e8, 3e8])
+        for path in self.root.rglob("*"):
+            os.utime(path, (real() + shift, real() + shift))
+        return f"jumps, killed at fsync {point}, files {shift / 3e7:+.0f} years", self.check({})
+
+    # --- reports ------------------------------------------------------------------------------------------------------------
+
+    def rendering(self) -> tuple[str, str | None]:
+        """A signal or a full disk at a random moment of rendering: a page is whole or not there."""
+        from pbb_helpers.report_index import render_all
+
+        runs, reports = self.folder / "runs", self.folder / "reports"
+        if not runs.is_dir():
+            write_runs(runs)
+            began = time.perf_counter()
+            assert forked(lambda: render_all(runs, self.folder / "pages")) == (0, "")
+            self.render_seconds = time.perf_counter() - began
+        shutil.rmtree(reports, ignore_errors=True)
+        whole = {path.relative_to(self.folder / "pages"): path.read_bytes() for path in (self.folder / "pages").rglob("*.html")}
+        if self.number % 4 == 3:
+            point = self.draws.randrange(1, 11)
+            what, wanted = f"ENOSPC from fsync {point} on", 2
+            status, err = forked(lambda: (faults.at_fsync(point, faults.full_disk), render_all(runs, reports)))
+            if "no space left on the disk" not in err:
+                return what, err[-1500:]
+        else:
+            number, status = faults.SIGNALS[self.number % 4], 0
+            wanted = 130 if number == signal.SIGINT else -number
+            while status == 0:
+                shutil.rmtree(reports, ignore_errors=True)
+                after = self.draws.uniform(0.02, 0.9) * self.render_seconds
+                what = f"{signal.Signals(number).name} after {after:.2f} s"
+                status, err = forked(lambda: render_all(runs, reports), number=number, after=after)
+        if status != wanted:
+            return what, f"ended with {status}: {err[-1500:]}"
+        if wrong := [path for path in reports.rglob("*.html") if path.read_bytes() != whole[path.relative_to(reports)]]:
+            return what, f"half a page, or another: {wrong}"
+        status, err = forked(lambda: render_all(runs, reports))
+        again = {path.relative_to(reports): path.read_bytes() for path in reports.rglob("*.html")}
+        return what, None if (status, again) == (
+            0,
+            whole,
+        ) else f"the second rendering ended with {status}, pages {sorted(again)}: {err[-1500:]}"
+
+
+def blocks(folder: Path) -> int:
+    """Returns the bytes that the files of a folder take on a disk of whole pages."""
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
+
+
+def write_runs(folder: Path) -> None:
+    """Writes two finished runs, as `pbb run` leaves them."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+    from pbb_helpers.run_record import RunResult, seal
+
+    for name in ("one", "two"):
+        run = folder / name / "0123456789ab"
+        run.mkdir(parents=True)
+        output = new_output("stream", name="stdout", text="x = 5 + 3 = 8\n" * 200)
+        cells = [new_markdown_cell(f"# {name}\n\nA question."), new_code_cell("print(1)", outputs=[output])]
+        for cell, number in zip(cells, "ab", strict=True):
+            cell["id"] = number
+        nbformat.write(new_notebook(cells=cells), run / f"{name}.ipynb")
+        record = {"notebook": name, "status": "completed", "key": run.name, "parameters": {}, "started": f"2026-01-0{len(name)}T00:00:00"}
+        (run / "run.json").write_text(json.dumps(record))
+        seal(RunResult(run, record))
+
+
+def main() -> None:
+    model, folder, count, seed, mount = sys.argv[1:]
+    import nbconvert  # noqa: F401 - once, before the forks
+    import peft  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    from pbb_helpers import evaluate, models, train  # noqa: F401
+
+    models.load(model, device="cpu")
+    for line in Campaign(model, Path(folder), int(seed), mount == "mount").run(int(count)):
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
