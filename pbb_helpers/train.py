@@ -118,6 +118,11 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
     return settings.lr * shapes[settings.decay]
 
 
+def order_generator(settings: TrainSettings) -> torch.Generator:
+    """Returns the generator from which the order of a stage's batches is drawn."""
+    return torch.Generator().manual_seed(_seed(settings.seed, "order"))
+
+
 def exposures(stage: Stage) -> list[dict]:
     """Returns, for each group and kind of document, how many programs and documents there are, and documents per program."""
     counts = Counter((e.group, e.kind, e.program) for e in stage.examples)
@@ -190,8 +195,7 @@ class _Training:
     def _loop(self, on_progress: Callable[[dict], None]) -> None:
         settings, state, weights = self.settings, self.state, list(self.trained.values())
         clip = settings.clip if settings.clip > 0 else math.inf
-        order = torch.Generator().manual_seed(_seed(settings.seed, "order"))
-        plan = itertools.islice(batches(self.encoded, settings.batch_size, WINDOW, order), state.step, None)
+        plan = itertools.islice(batches(self.encoded, settings.batch_size, WINDOW, order_generator(settings)), state.step, None)
         began = time.perf_counter() - state.seconds
         self.model.train()
         for batch in plan:

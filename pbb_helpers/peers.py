@@ -1,0 +1,326 @@
+"""The training of `train.py` beside that of others: TRL's SFTTrainer, transformers' Trainer and a bare loop, on the same documents.
+
+All start from the same weights, take the same labels, batch size, steps and optimizer; `HOW` says what differs. `gate` shows that they
+compute the same thing before anybody compares their speed.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pbb_helpers import models
+from pbb_helpers.batches import Batch, Encoded, batches
+from pbb_helpers.benchmark import Missing, Work, shape_of, training_flops
+from pbb_helpers.conditions import Stage
+from pbb_helpers.loss import autocast, loss
+from pbb_helpers.merged import merged_forward
+from pbb_helpers.models import LoadedModel
+from pbb_helpers.programs import UsageError
+from pbb_helpers.store import Store
+from pbb_helpers.train import WINDOW, learning_rate, load_stage, order_generator, resolve_dtype, train_stage
+
+IGNORED = -100
+"""The label of a token without loss, in transformers and TRL."""
+HOW = {
+    "ours": "batches of similar length, no attention mask, eager attention, LoRA as a merged weight, head at supervised positions",
+    "bare loop": "the batches of ours; peft's forward, eager attention, the model's own loss over all logits",
+    "TRL tuned": "SFTTrainer grouped by length, no checkpointing, eager attention (the faster one on a CPU)",
+    "TRL as it comes": "SFTTrainer: random batches, gradient checkpointing, SDPA attention",
+    "Trainer": "transformers.Trainer: random batches, SDPA attention, the model's own loss over all logits",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage to train, by whichever arm: the model it starts from, the documents, the settings."""
+
+    loaded: LoadedModel
+    stage: Stage
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Returns the dtype of the arithmetic."""
+        return resolve_dtype(self.stage.settings.dtype, self.loaded.model.device)
+
+    @cached_property
+    def encoded(self) -> list[Encoded]:
+        """Returns the token ids of prompt and completion of each document."""
+        return [models.encode(self.loaded.tokenizer, example) for example in self.stage.examples]
+
+    def batches(self) -> Iterator[Batch]:
+        """Yields the batches of ours, in the order of training."""
+        settings = self.stage.settings
+        return batches(self.encoded, settings.batch_size, WINDOW, order_generator(settings))
+
+    def model(self, attention: str | None = None) -> Any:
+        """Returns a fresh copy of the model with its adapter, the same at every call; `attention` changes its implementation."""
+        base = copy.deepcopy(self.loaded.model)
+        if attention:
+            base.set_attn_implementation(attention)
+        return models.add_adapter(base, self.stage.settings, self.stage.names, self.loaded.tokenizer)
+
+    @cached_property
+    def _counts(self) -> tuple[int, int, float]:
+        lengths = [len(prompt) + len(completion) - 1 for prompt, completion in self.encoded]
+        supervised = sum(len(completion) - (not prompt) for prompt, completion in self.encoded)
+        return len(lengths), sum(lengths), training_flops(shape_of(self.model()), lengths, supervised)
+
+    def work(self, seconds: float) -> Work:
+        """Returns the work of one pass over the documents, done in so many seconds."""
+        examples, tokens, flops = self._counts
+        return Work(seconds, examples, tokens, flops)
+
+
+# --- arms ---------------------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """`train.train_stage`, the very path of an experiment; its seconds are those of its log: the loop, without tokenising and saving."""
+
+    def __init__(self, task: Task, name: str = "ours") -> None:
+        self.task, self.name = task, name
+
+    def prepare(self) -> None:
+        self.model = None
+
+    def run(self) -> Work:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(Path(folder))
+            key = train_stage(self.task.loaded, self.task.stage, store=store)
+            self.model = load_stage(self.task.loaded, store, key)
+            return self.task.work(store.metrics(key)[-1]["seconds"])
+
+
+class BareLoop:
+    """A loop as one writes it by hand around a peft model."""
+
+    def __init__(self, task: Task, name: str = "bare loop") -> None:
+        self.task, self.name = task, name
+
+    def prepare(self) -> None:
+        self.model = self.task.model().train()
+
+    def run(self) -> Work:
+        settings, device = self.task.stage.settings, self.task.loaded.model.device
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        steps = -(-len(self.task.encoded) // settings.batch_size)
+        began = time.perf_counter()
+        for step, batch in enumerate(self.task.batches(), 1):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step, steps)
+            with autocast(device, self.task.dtype):
+                value = self.model(**{name: tensor.to(device) for name, tensor in padded(batch).items()}, use_cache=False).loss
+            value.backward()
+            nn.utils.clip_grad_norm_(weights, settings.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            value.item()
+        return self.task.work(time.perf_counter() - began)
+
+
+class HuggingFace:
+    """A trainer of transformers or TRL; its seconds go from `on_train_begin` to `on_train_end`.
+
+    Args:
+        task: What to train.
+        name: Of the arm.
+        trl: TRL's SFTTrainer, else transformers' Trainer.
+        attention: The attention implementation, None for that of the loaded model.
+        rows: The documents in the order given; by default those of the task.
+        options: Of its TrainingArguments or SFTConfig, beside what all arms share.
+    """
+
+    def __init__(self, task: Task, name: str, *, trl: bool, attention: str | None = None, rows: list[dict] | None = None, **options: Any) -> None:
+        self.task, self.name, self.trl, self.attention, self.rows, self.options = task, name, trl, attention, rows, options
+
+    def prepare(self) -> None:
+        from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
+
+        self.model, self._clock, self._folder = self.task.model(self.attention), _clock(), tempfile.TemporaryDirectory()
+        rows = self.rows if self.rows is not None else labelled(self.task.encoded)
+        arguments = self._shared() | self.options
+        tokenizer = self.task.loaded.tokenizer
+        if self.trl:
+            from datasets import Dataset, disable_progress_bars
+            from trl import SFTConfig, SFTTrainer
+
+            disable_progress_bars()
+            config = SFTConfig(max_length=None, **arguments)
+            self.trainer = SFTTrainer(self.model, config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[self._clock])
+        else:
+            collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)
+            self.trainer = Trainer(self.model, TrainingArguments(**arguments), collator, rows, processing_class=tokenizer, callbacks=[self._clock])  # fmt: skip
+        self.trainer.remove_callback(PrinterCallback)
+
+    def run(self) -> Work:
+        with models.quiet():
+            self.trainer.train()
+        self._folder.cleanup()
+        return self.task.work(self._clock.seconds)
+
+    def _shared(self) -> dict[str, Any]:
+        s = self.task.stage.settings
+        steps = -(-len(self.task.encoded) // s.batch_size)
+        return {
+            "output_dir": self._folder.name, "per_device_train_batch_size": s.batch_size, "num_train_epochs": 1, "learning_rate": s.lr,
+            "lr_scheduler_type": s.decay, "warmup_steps": round(s.warmup * steps), "weight_decay": s.weight_decay,
+            "max_grad_norm": s.clip, "bf16": self.task.dtype == torch.bfloat16, "seed": s.seed, "use_cpu": self.task.loaded.model.device.type == "cpu",
+            "save_strategy": "no", "report_to": [], "disable_tqdm": True, "dataloader_pin_memory": False,
+        }  # fmt: skip
+
+
+def arms(task: Task) -> tuple[list[Any], list[Missing]]:
+    """Returns the arms that can run here, and those that cannot."""
+    grouped = {"train_sampling_strategy": "group_by_length"}
+    found: list[Any] = [Ours(task), BareLoop(task), HuggingFace(task, "Trainer", trl=False, attention="sdpa")]
+    if not trl_installed():
+        why = "not installed: pip install -e '.[trl]'"
+        return found, [Missing("TRL tuned", why), Missing("TRL as it comes", why)]
+    tuned = HuggingFace(task, "TRL tuned", trl=True, gradient_checkpointing=False, logging_steps=task.stage.settings.log_every, **grouped)
+    return [found[0], tuned, *found[1:], HuggingFace(task, "TRL as it comes", trl=True, attention="sdpa")], []
+
+
+def trl_installed() -> bool:
+    """Returns whether TRL and the datasets library that it needs are there."""
+    return all(importlib.util.find_spec(name) for name in ("trl", "datasets"))
+
+
+def _clock() -> Any:
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        """Times a training from its first to its last step."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            self.seconds = time.perf_counter() - self.began
+
+    return Clock()
+
+
+# --- the same batch in two forms ----------------------------------------------------------------------------------------
+
+
+def labelled(encoded: Sequence[Encoded]) -> list[dict[str, list[int]]]:
+    """Returns documents as transformers and TRL take them: all ids, and labels that leave the prompt out.
+
+    >>> labelled([([5, 6], [7, 2])])
+    [{'input_ids': [5, 6, 7, 2], 'labels': [-100, -100, 7, 2]}]
+    """
+    return [{"input_ids": [*prompt, *completion], "labels": [IGNORED] * len(prompt) + [*completion]} for prompt, completion in encoded]
+
+
+def padded(batch: Batch) -> dict[str, Tensor]:
+    """Returns a batch as a model takes it: input_ids, labels and attention_mask, each (batch, seq + 1), the last token included."""
+    width = batch.input_ids.shape[1]
+    row, column = batch.positions // width, batch.positions % width + 1
+    ids = nn.functional.pad(batch.input_ids, (0, 1))
+    labels = torch.full_like(ids, IGNORED)
+    ids[row, column] = labels[row, column] = batch.targets
+    last = torch.zeros(len(batch), dtype=torch.int64).scatter_reduce(0, row, column, "amax")
+    return {"input_ids": ids, "labels": labels, "attention_mask": (torch.arange(width + 1) <= last[:, None]).long()}
+
+
+def unpadded(batch: Batch) -> list[dict[str, list[int]]]:
+    """Returns the documents of a batch as `labelled` does."""
+    parts = padded(batch)
+    lengths = parts["attention_mask"].sum(1).tolist()
+    return [{name: parts[name][i, :n].tolist() for name in ("input_ids", "labels")} for i, n in enumerate(lengths)]
+
+
+# --- the gate -----------------------------------------------------------------------------------------------------------
+
+
+def gate(task: Task, *, loss_tolerance: float = 1e-5, gradient_tolerance: float = 1e-3, final_tolerance: float = 1e-3) -> pd.DataFrame:
+    """Returns how far the others are from ours, in float32: columns arm, quantity, ours, other, difference, tolerance.
+
+    First the loss of the first batch and the gradients of every trained tensor, at weights moved off their start (where half of LoRA's
+    gradients are zero); then the loss over all documents after training on the same batches in the same order at a constant rate. A
+    difference is relative: of a gradient, the norm of the difference by the norm; the worst tensor counts.
+
+    Raises:
+        UsageError: One is beyond its tolerance: the arms don't do the same work, and their times are not to be compared.
+    """
+    settings = replace(task.stage.settings, dtype="float32", decay="constant", warmup=0.0)
+    task = Task(task.loaded, replace(task.stage, settings=settings))
+    in_order = [row for batch in task.batches() for row in unpadded(batch)]
+    options = {"train_sampling_strategy": "sequential", "rows": in_order}
+    others: list[Any] = [BareLoop(task), HuggingFace(task, "Trainer", trl=False, **options)]
+    others += [HuggingFace(task, "TRL", trl=True, gradient_checkpointing=False, **options)] if trl_installed() else []
+    rows = [*_first_step(task, others, loss_tolerance, gradient_tolerance), *_final_losses(task, others, final_tolerance)]
+    for row in rows:
+        if not row["difference"] <= row["tolerance"]:
+            raise UsageError(f"{row['arm']} and ours differ in {row['quantity']} by {row['difference']:.2g} (tolerance {row['tolerance']:.2g}): "
+                             "they don't do the same work, so their times can't be compared")  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _first_step(task: Task, others: list[Any], loss_tolerance: float, gradient_tolerance: float) -> Iterator[dict[str, Any]]:
+    batch = next(task.batches())
+    model = _moved(task.model())
+    with merged_forward(model, batch.tokens):
+        value = loss(model, batch.to(model.device))
+        value.backward()
+    mine = _gradients(model)
+    for arm in others:
+        arm.prepare()
+        other = _moved(arm.model).train()
+        if isinstance(arm, HuggingFace):
+            inputs = arm.trainer.data_collator(unpadded(batch))
+            its = float(arm.trainer.training_step(other, dict(inputs), num_items_in_batch=inputs["labels"].ne(IGNORED).sum()))
+        else:
+            result = other(**{name: tensor.to(model.device) for name, tensor in padded(batch).items()}, use_cache=False).loss
+            result.backward()
+            its = result.item()
+        theirs = _gradients(other)
+        worst = max(float((theirs[name] - g).norm() / g.norm()) for name, g in mine.items())
+        difference = abs(its - value.item()) / value.item()
+        yield {"arm": arm.name, "quantity": "loss of the first step", "ours": value.item(), "other": its, "difference": difference, "tolerance": loss_tolerance}  # fmt: skip
+        norms = (sum(float(g.norm() ** 2) for g in each.values()) ** 0.5 for each in (mine, theirs))
+        yield {"arm": arm.name, "quantity": "gradients of the first step", "ours": next(norms), "other": next(norms), "difference": worst, "tolerance": gradient_tolerance}  # fmt: skip
+
+
+def _final_losses(task: Task, others: list[Any], tolerance: float) -> Iterator[dict[str, Any]]:
+    finals = []
+    for arm in (Ours(task), *others):
+        arm.prepare()
+        arm.run()
+        finals.append(_mean_loss(task, arm.model))
+    for arm, its in zip(others, finals[1:], strict=True):
+        yield {"arm": arm.name, "quantity": "loss after training", "ours": finals[0], "other": its, "difference": abs(its / finals[0] - 1), "tolerance": tolerance}  # fmt: skip
+
+
+@torch.no_grad()
+def _mean_loss(task: Task, model: Any) -> float:
+    model.eval()
+    losses = [(loss(model, batch.to(model.device)).item(), len(batch.targets)) for batch in task.batches()]
+    return sum(value * n for value, n in losses) / sum(n for _, n in losses)
+
+
+@torch.no_grad()
+def _moved(model: Any) -> Any:
+    """Returns the model after moving its adapter off the start, each time by the same."""
+    generator = torch.Generator().manual_seed(1)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            p += 0.02 * torch.randn(p.shape, generator=generator).to(p.device)
+    return model
+
+
+def _gradients(model: Any) -> dict[str, Tensor]:
+    return {name: p.grad.float() for name, p in model.named_parameters() if p.requires_grad}
