@@ -51,7 +51,11 @@ def in_context(loaded: LoadedModel, count: int, seed: int) -> Questions:
     draws = np.random.Generator(np.random.PCG64(seed))
     programs = family("arithmetic").draw(draw_names(count, draws), draws)
     inputs = draws.integers(0, 50, size=count).tolist()
-    asked = [call_document(p, "without_io", f"in_context_{mode}", x, k % 20) for mode in MODES for k, (p, x) in enumerate(zip(programs, inputs, strict=True))]
+    asked = [
+        call_document(p, "without_io", f"in_context_{mode}", x, k % 20)
+        for mode in MODES
+        for k, (p, x) in enumerate(zip(programs, inputs, strict=True))
+    ]
     return Questions(loaded, asked)
 
 

@@ -93,7 +93,7 @@ def measure(arms: Sequence[Arm], rounds: int, *, threads: int, on_run: Callable[
         raise UsageError(f"arms {', '.join(arm.name for arm in arms)}, {rounds} rounds, {threads} threads; give each arm a name of its own, "
                          "and at least 1 round and thread")  # fmt: skip
     rows = []
-    with torch_threads(threads):
+    with torch_threads(threads), _quick_collection():
         for number, name in [*((0, name) for name in by_name), *alternating(list(by_name), rounds)]:
             arm = by_name[name]
             with peak_memory() as peak:
@@ -106,9 +106,12 @@ def measure(arms: Sequence[Arm], rounds: int, *, threads: int, on_run: Callable[
 
 
 def rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the timed rows with a column for each of `RATES`."""
+    """Returns the timed rows with a column for each of `RATES`, and of_peak: useful FLOPs as a share of the yardstick's in the same round."""
     timed = rows[rows["phase"] == "timed"]
-    return timed.assign(**{rate: timed[count] / timed["seconds"] for rate, count in RATES.items()})
+    timed = timed.assign(**{rate: timed[count] / timed["seconds"] for rate, count in RATES.items()})
+    same = ["suite", "threads", "round"]
+    peak = timed[timed["arm"] == MatmulPeak.name].set_index(same)["flops_per_s"]
+    return timed.assign(of_peak=timed["flops_per_s"] / peak.reindex(pd.MultiIndex.from_frame(timed[same])).to_numpy())
 
 
 def summary(rows: pd.DataFrame, value: str, by: Iterable[str] = ("arm",)) -> pd.DataFrame:
@@ -145,6 +148,17 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _quick_collection() -> Iterator[None]:
+    """Keeps what is there already (modules, thousands of their objects) out of each `gc.collect` inside the block."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 # --- memory -------------------------------------------------------------------------------------------------------------
@@ -200,9 +214,13 @@ def shape_of(model: Any) -> Shape:
     from peft.tuners.lora.layer import Linear as LoraLinear
 
     layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
-    lora = sum(p.numel() for layer in layers for name in layer.active_adapters for p in (layer.lora_A[name].weight, layer.lora_B[name].weight))
+    lora = sum(
+        p.numel() for layer in layers for name in layer.active_adapters for p in (layer.lora_A[name].weight, layer.lora_B[name].weight)
+    )
     config = model.config
-    return Shape(sum(layer.base_layer.weight.numel() for layer in layers), lora, config.num_hidden_layers, config.hidden_size, config.vocab_size)
+    return Shape(
+        sum(layer.base_layer.weight.numel() for layer in layers), lora, config.num_hidden_layers, config.hidden_size, config.vocab_size
+    )
 
 
 def training_flops(shape: Shape, lengths: Sequence[int], supervised: int) -> float:

@@ -10,8 +10,6 @@ from typing import Any
 import pandas as pd
 from torch.profiler import ProfilerActivity, profile
 
-from pbb_helpers.benchmark import torch_threads
-
 BETWEEN = "between operations (Python, dispatch)"
 GROUPS = {
     "matrix products": r"aten::(mm|addmm|bmm|baddbmm|matmul|linear|_addmm\w*|mkldnn_\w+)$|mkldnn",
@@ -33,19 +31,41 @@ def group_of(name: str) -> str:
     return next((group for group, pattern in GROUPS.items() if re.search(pattern, name)), "other")
 
 
-def by_group(work: Callable[[], Any], *, threads: int = 1) -> pd.DataFrame:
-    """Returns columns group, seconds, share (of the whole), calls, the largest first.
+class Recording:
+    """What torch's profiler saw between `start` and `stop`, for work that can only be profiled from within."""
 
-    With one thread the times of the operations sum up to less than the whole: the rest passes between them. The profiler itself costs
-    time with each call, which falls on the groups of many small operations.
-    """
-    with torch_threads(threads), profile(activities=[ProfilerActivity.CPU]) as found:
-        began = time.perf_counter()
-        work()
-        whole = time.perf_counter() - began
-    rows = [{"group": group_of(event.key), "seconds": event.self_cpu_time_total / 1e6, "calls": event.count} for event in found.key_averages()]
-    table = pd.DataFrame(rows).groupby("group", as_index=False).sum()
-    rest = pd.DataFrame([{"group": BETWEEN, "seconds": max(0.0, whole - table["seconds"].sum()), "calls": 0}])
-    table = pd.concat([table, rest], ignore_index=True)
-    table["share"] = table["seconds"] / table["seconds"].sum()
-    return table.sort_values("seconds", ascending=False, ignore_index=True)[["group", "seconds", "share", "calls"]]
+    def __init__(self) -> None:
+        self._profile = profile(activities=[ProfilerActivity.CPU])
+
+    def start(self) -> None:
+        """Begins to record."""
+        self._profile.start()
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """Ends it, once for all."""
+        self._whole = time.perf_counter() - self._began
+        self._profile.stop()
+
+    def by_group(self) -> pd.DataFrame:
+        """Returns columns group, seconds, share (of the whole), calls, the largest first.
+
+        With one thread the times of the operations sum up to less than the whole: the rest passes between them. The profiler itself costs
+        time with each call, which falls on the groups of many small operations.
+        """
+        events = self._profile.key_averages()
+        rows = [{"group": group_of(event.key), "seconds": event.self_cpu_time_total / 1e6, "calls": event.count} for event in events]
+        table = pd.DataFrame(rows).groupby("group", as_index=False).sum()
+        rest = {"group": BETWEEN, "seconds": max(0.0, self._whole - table["seconds"].sum()), "calls": 0}
+        table = pd.concat([table, pd.DataFrame([rest])], ignore_index=True)
+        table["share"] = table["seconds"] / table["seconds"].sum()
+        return table.sort_values("seconds", ascending=False, ignore_index=True)[["group", "seconds", "share", "calls"]]
+
+
+def by_group(work: Callable[[], Any]) -> pd.DataFrame:
+    """Returns `Recording.by_group` of one call of `work`."""
+    recording = Recording()
+    recording.start()
+    work()
+    recording.stop()
+    return recording.by_group()

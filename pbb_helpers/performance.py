@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -46,7 +48,7 @@ class Plan:
     rounds: int = 5
     threads: tuple[int, ...] = (2, 1)
     batch_size: int = 64
-    steps: int = 16
+    steps: int = 12
     short: int = 4
     large: PretrainSettings = PretrainSettings(name="10M", hidden=320, layers=7, intermediate=960)
     shapes: tuple[PretrainSettings, ...] = (
@@ -73,7 +75,7 @@ class Plan:
 
 _TINY = PretrainSettings(name="tiny", hidden=32, layers=1, intermediate=64)
 PLANS = {
-    "smoke": {"rounds": 2, "batch_size": 8, "steps": 2, "short": 1, "large": _TINY, "shapes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
+    "smoke": {"rounds": 2, "threads": (1,), "batch_size": 8, "steps": 2, "short": 1, "large": _TINY, "shapes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
               "programs": (8, 16), "lengths": (1, 2), "seeds": (1, 2), "questions": 4},
     "quick": {},
     "full": {"rounds": 9, "steps": 60, "short": 10, "programs": (100, 400, 1000), "seeds": (1, 2, 4, 8), "questions": 256,
@@ -89,20 +91,30 @@ def plan(values: Mapping[str, Any]) -> Plan:
     """
     from pbb_helpers import models
 
-    given = notebook.parameters({"profile": tuple(PLANS), "model": str, "rounds": int | None, "threads": list[int], "steps": int | None}, values)
+    given = notebook.parameters(
+        {"profile": tuple(PLANS), "model": str, "rounds": int | None, "threads": list[int] | None, "steps": int | None}, values
+    )
     models.find(given.model)
-    numbers = {"rounds": given.rounds, "steps": given.steps}
-    if not given.threads or min([*given.threads, *(n for n in numbers.values() if n is not None)]) < 1:
-        raise UsageError(f"rounds={given.rounds}, steps={given.steps}, threads={given.threads}; give whole numbers from 1")
-    changes = PLANS[given.profile] | {name: number for name, number in numbers.items() if number is not None}
-    return Plan(given.model, threads=tuple(given.threads), **changes)
+    threads = None if given.threads is None else tuple(given.threads)
+    changes = {name: value for name, value in (("rounds", given.rounds), ("threads", threads), ("steps", given.steps)) if value is not None}
+    if min([given.rounds or 1, given.steps or 1, *(threads or (1,))]) < 1 or (
+        threads is not None and len(set(threads)) != max(1, len(threads))
+    ):
+        raise UsageError(
+            f"rounds={given.rounds}, steps={given.steps}, threads={given.threads}; give whole numbers from 1, threads each once"
+        )
+    return Plan(given.model, **PLANS[given.profile] | changes)
 
 
 def missing() -> list[Missing]:
     """Returns the arms that are not measured here, and why."""
     from pbb_helpers import peers
 
-    absent = [] if peers.trl_installed() else [Missing(name, "not installed: pip install -e '.[trl]'") for name in ("TRL tuned", "TRL as it comes")]
+    absent = (
+        []
+        if peers.trl_installed()
+        else [Missing(name, "not installed: pip install -e '.[trl]'") for name in ("TRL tuned", "TRL as it comes")]
+    )
     return [*absent, STACKED]
 
 
@@ -141,8 +153,6 @@ class Drawing:
         build_stage.cache_clear()
 
     def run(self) -> Work:
-        import time
-
         began = time.perf_counter()
         stage = documents(self.plan, _exposures(self.plan, self.n_programs), n_programs=self.n_programs)
         return Work(time.perf_counter() - began, len(stage.examples), 0)
@@ -198,9 +208,13 @@ def axes(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -
         return Ours(Task(model, stage), name)
 
     by_axis: dict[str, dict[float, Sequence[Any]]] = {
-        "programs": {n: [ours(documents(plan, _exposures(plan, n), n_programs=n), f"training, {n}"), Drawing(plan, n)] for n in plan.programs},
+        "programs": {
+            n: [ours(documents(plan, _exposures(plan, n), n_programs=n), f"training, {n}"), Drawing(plan, n)] for n in plan.programs
+        },
         "statements": {n: [ours(documents(plan, plan.short, n_programs=40, statements=n), f"training, {n}")] for n in plan.lengths},
-        "seeds": {n: [benchmark.Repeated(ours(documents(plan, plan.short), ""), n, f"trainings one after the other, {n}")] for n in plan.seeds},
+        "seeds": {
+            n: [benchmark.Repeated(ours(documents(plan, plan.short), ""), n, f"trainings one after the other, {n}")] for n in plan.seeds
+        },
         "parameters": {
             _parameters(model): [ours(documents(plan, plan.short), f"training, {model.name}", model)]
             for model in (random_model(shape, loaded) for shape in plan.shapes)
@@ -223,20 +237,29 @@ WORK = {"training": "training, shipped model", "large": "training, 10M parameter
 
 
 def profiles(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
-    """Returns where the time of ours goes (`op_profile.by_group`), for each of `WORK`; each is run once before."""
+    """Returns where the time of ours goes (`op_profile.by_group`), for each of `WORK`, on one thread; the first half of each is a warm-up."""
     from pbb_helpers import answering, op_profile
-    from pbb_helpers.peers import Ours, Task
 
-    questions = answering.in_context(loaded, plan.questions, seed=1)
-    arms = {
-        "training": Ours(Task(loaded, documents(plan, plan.short))),
-        "large": Ours(Task(random_model(plan.large, loaded), documents(plan, plan.short))),
-        "evaluation": answering.Ours(questions),
-    }
-    found = {}
-    for name, arm in arms.items():
-        arm.prepare()
+    stage = documents(plan, 2 * plan.short)
+    arm = answering.Ours(answering.in_context(loaded, plan.questions, seed=1))
+    with benchmark.torch_threads(1):
         arm.run()
-        arm.prepare()
-        found[name] = op_profile.by_group(arm.run)
-    return found
+        return {
+            "training": _profiled_training(loaded, stage, plan.short),
+            "large": _profiled_training(random_model(plan.large, loaded), stage, plan.short),
+            "evaluation": op_profile.by_group(lambda: [arm.complete(prompts, limit) for _, prompts, limit in arm.questions.groups]),
+        }
+
+
+def _profiled_training(loaded: Any, stage: Stage, steps: int) -> pd.DataFrame:
+    """Returns the profile of the last `steps` steps of a training: of the loop alone, without what comes before and after it."""
+    from pbb_helpers.op_profile import Recording
+    from pbb_helpers.store import Store
+    from pbb_helpers.train import train_stage
+
+    recording = Recording()
+    stage = replace(stage, settings=replace(stage.settings, log_every=steps))
+    with tempfile.TemporaryDirectory() as folder:
+        tell = lambda line: recording.start() if line["step"] < line["steps"] else recording.stop()  # noqa: E731
+        train_stage(loaded, stage, store=Store(Path(folder)), on_progress=tell)
+    return recording.by_group()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -16,6 +18,7 @@ WORDS = {
     "tokens_per_s": "tokens without padding per second",
     "flops_per_s": "useful FLOPs per second",
     "exact_per_s": "exact answers per second",
+    "of_peak": "useful FLOPs as a share of the matmul peak",
     "peak_mb": "peak memory above the start",
 }
 
@@ -29,7 +32,6 @@ class Measure(NamedTuple):
     b: str
     value: str
     goal: float | None = None
-    threads: int = 0
 
 
 MEASURES = (
@@ -65,11 +67,13 @@ def results(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for m in MEASURES:
         suite = rows[rows["suite"] == m.suite]
-        for threads in suite["threads"].unique() if len(suite) else [None]:
-            some = suite[suite["threads"] == threads]
-            found = benchmark.ratio(some, m.a, m.b, m.value) if len(some) else benchmark.Ratio(0, *[float("nan")] * 3)
-            if found.n or m.goal is not None and threads in (None, suite["threads"].iloc[0]):
-                lines.append({"measure": m.name, "threads": threads, **found.__dict__, "goal": m.goal, "verdict": verdict(found, m.goal)})
+        by_threads = {n: benchmark.ratio(suite[suite["threads"] == n], m.a, m.b, m.value) for n in suite["threads"].unique()}
+        found = {n: each for n, each in by_threads.items() if each.n}
+        if not found and m.goal is not None:
+            found = {None: benchmark.Ratio(0, math.nan, math.nan, math.nan)}
+        lines += [
+            {"measure": m.name, "threads": n, **asdict(each), "goal": m.goal, "verdict": verdict(each, m.goal)} for n, each in found.items()
+        ]
     table = pd.DataFrame(lines)
     return table.assign(threads=table["threads"].astype("Int64"))
 
@@ -108,7 +112,9 @@ def outcomes(predictions: Sequence[Prediction], table: pd.DataFrame) -> pd.DataF
     return pd.DataFrame(lines)
 
 
-def sentences(table: pd.DataFrame, profiles: Mapping[str, pd.DataFrame], absent: Sequence[Missing], agreement: Mapping[str, float]) -> list[str]:
+def sentences(
+    table: pd.DataFrame, profiles: Mapping[str, pd.DataFrame], absent: Sequence[Missing], agreement: Mapping[str, float]
+) -> list[str]:
     """Returns the findings: each goal met, or missed by how much and what the time went to; then what has no goal.
 
     Args:
@@ -129,7 +135,10 @@ def sentences(table: pd.DataFrame, profiles: Mapping[str, pd.DataFrame], absent:
         goal = f" Goal {m.goal:g}: {cell['verdict']}." if m.goal is not None else ""
         bound = f" {bounds(profiles[m.suite])}" if "missed" in cell["verdict"] and m.suite in profiles else ""
         said.append(f"{_capital(m.name)}, {WORDS[m.value]}: {_span(cell)}.{goal}{bound}")
-        said += [f"  The same with {line['threads']} thread{'s' if line['threads'] > 1 else ''}: {_span(line)}." for line in _further(table, m.name)]
+        said += [
+            f"  The same with {line['threads']} thread{'s' if line['threads'] > 1 else ''}: {_span(line)}."
+            for line in _further(table, m.name)
+        ]
     said += [f"Of the answers by {name}, {100 * share:.1f} % are, letter by letter, those of ours." for name, share in agreement.items()]
     return said
 
@@ -149,17 +158,22 @@ def headline(table: pd.DataFrame) -> str:
 
 def alt(rows: pd.DataFrame, values: Sequence[str], by: Sequence[str]) -> str:
     """Returns medians and ranges over rounds in words, for a figure's alt text."""
-    said = []
+    said, rows = [], rows[rows["arm"] != benchmark.MatmulPeak.name]
     for value in values:
         cells = benchmark.summary(rows, value, by).dropna(subset=["median"])
-        parts = [f"{', '.join(str(row[name]) for name in by)} {_number(row['median'])} ({_number(row['low'])} to {_number(row['high'])})" for _, row in cells.iterrows()]
+        parts = [
+            f"{', '.join(str(row[name]) for name in by)} {_number(row['median'])} ({_number(row['low'])} to {_number(row['high'])})"
+            for _, row in cells.iterrows()
+        ]
         said.append(f"{_capital(WORDS.get(value, value))}, median and range over rounds: {'; '.join(parts)}.")
     return " ".join(said)
 
 
 def profile_alt(profiles: Mapping[str, pd.DataFrame]) -> str:
     """Returns the shares of a profile figure in words."""
-    parts = (f"{name}: {', '.join(f'{row.group} {100 * row.share:.0f} %' for row in table.itertuples())}" for name, table in profiles.items())
+    parts = (
+        f"{name}: {', '.join(f'{row.group} {100 * row.share:.0f} %' for row in table.itertuples())}" for name, table in profiles.items()
+    )
     return f"Share of time by kind of operation. {'; '.join(parts)}."
 
 

@@ -26,22 +26,41 @@ def by_arm(rows: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
     Args:
         rows: Of `benchmark.measure`; the yardstick's rows are left out.
     """
-    timed = benchmark.rates(rows[rows["arm"] != "matmul peak"])
+    timed = benchmark.rates(rows).query("arm != @benchmark.MatmulPeak.name")
     several = timed["threads"].nunique() > 1
-    timed = timed.assign(line=timed["arm"] + (", " + timed["threads"].astype(str) + " thread" + timed["threads"].gt(1).map({True: "s", False: ""}) if several else ""))
+    timed = timed.assign(
+        line=timed["arm"]
+        + (", " + timed["threads"].astype(str) + " thread" + timed["threads"].gt(1).map({True: "s", False: ""}) if several else "")
+    )
     lines = list(dict.fromkeys(timed["line"]))
     colours = {line: ARM_COLOURS.get(arm, GREY) for line, arm in zip(timed["line"], timed["arm"], strict=True)}
     fig = Figure(figsize=(2.3 * len(panels) + 2.2, 0.34 * len(lines) + 1.3), layout="constrained")
     axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (column, label) in zip(axes, panels.items(), strict=True):
-        sns.barplot(timed, x=column, y="line", order=lines, hue="line", palette=colours, estimator="median", errorbar=None, alpha=0.35, ax=ax, legend=False)
+        sns.barplot(
+            timed,
+            x=column,
+            y="line",
+            order=lines,
+            hue="line",
+            palette=colours,
+            estimator="median",
+            errorbar=None,
+            alpha=0.35,
+            ax=ax,
+            legend=False,
+        )
         sns.stripplot(timed, x=column, y="line", order=lines, hue="line", palette=colours, size=4, jitter=0.12, ax=ax, legend=False)
         ax.set(xlabel=label, ylabel="")
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if timed[column].max() >= 10:
+            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.set_xlim(left=0)
         ax.grid(axis="x")
         ax.tick_params(axis="y", length=0)
-    footnote(fig, f"Bar: median, points: each of n = {timed['round'].nunique()} rounds, the arms taking turns in one process (A B B A); warm-up left out.")
+    footnote(
+        fig,
+        f"Bar: median, points: each of n = {timed['round'].nunique()} rounds, the arms taking turns in one process (A B B A); warm-up left out.",
+    )
     return fig
 
 
@@ -65,7 +84,10 @@ def cost(rows: pd.DataFrame) -> Figure:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         ax.grid(axis="y", which="both")
         ax.legend(fontsize=7, title=None, loc="best")
-    footnote(fig, f"Line: median, band: range, n = {timed['round'].nunique()} rounds; {number_range(timed['threads'])} thread(s). Programs are each seen as often, whatever their number.")
+    footnote(
+        fig,
+        f"Line: median, band: range, n = {timed['round'].nunique()} rounds; {number_range(timed['threads'])} thread(s). Programs are each seen as often, whatever their number.",
+    )
     return fig
 
 
@@ -96,5 +118,7 @@ def where_time_goes(profiles: Mapping[str, pd.DataFrame], labels: Mapping[str, s
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
     ax.tick_params(axis="y", length=0)
     fig.legend(loc="outside upper center", ncols=3, fontsize=7.5)
-    footnote(fig, "torch.profiler, self time on one thread, n = 1 pass each; the profiler's own cost falls on groups of many small operations.")
+    footnote(
+        fig, "torch.profiler, self time on one thread, n = 1 pass each; the profiler's own cost falls on groups of many small operations."
+    )
     return fig

@@ -90,7 +90,7 @@ def plain_table(table: pd.DataFrame) -> list[str]:
 def _plain(value: Any) -> str:
     if pd.isna(value):
         return "–"
-    return str(value) if isinstance(value, str) or float(value).is_integer() else f"{value:.3g}"
+    return str(value) if isinstance(value, str) else f"{value:g}" if float(value).is_integer() else f"{value:.3g}"
 
 
 def _recorded(run: dict[str, Any]) -> str:
