@@ -21,7 +21,6 @@ from pbb_helpers.profiles import QUICK
 from pbb_helpers.programs import UsageError
 from pbb_helpers.stages import build_stage
 
-LARGE = "10M parameters"
 STACKED = Missing("8 seeds stacked", "not in the package yet")
 
 
@@ -67,7 +66,7 @@ class Plan:
             "model": self.model, "rounds, each arm once in each, in turn forwards and backwards": self.rounds,
             "threads of torch in every arm": ", ".join(map(str, self.threads)),
             "main comparison": f"{self.steps} steps of {self.batch_size} documents of stage 1 of 01_proactive, LoRA of rank 64",
-            "large model and axes": f"{self.short} steps", "questions": f"{self.questions} programs, source in the prompt, 3 modes",
+            "large model": f"{self.large.name}: hidden {self.large.hidden}, {self.large.layers} layers, random weights; {self.short} steps, as on the axes", "questions": f"{self.questions} programs, source in the prompt, 3 modes",
             "arms that are missing here": "; ".join(f"{m.name}: {m.why}" for m in missing()) or "none",
         }  # fmt: skip
         return pd.DataFrame({"": list(facts), "value": [str(value) for value in facts.values()]})
@@ -187,7 +186,7 @@ def large(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) 
     task = peers.Task(random_model(plan.large, loaded), documents(plan, plan.short))
     arms = [arm for arm in peers.arms(task)[0] if arm.name in ("ours", "TRL tuned")]
     peak = benchmark.MatmulPeak(task.dtype, loaded.model.device.type)
-    return benchmark.measure([*arms, peak], plan.rounds, threads=plan.threads[0], on_run=on_run, suite="large", setting=LARGE)
+    return benchmark.measure([*arms, peak], plan.rounds, threads=plan.threads[0], on_run=on_run, suite="large", setting=plan.large.name)
 
 
 def evaluation(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -233,7 +232,7 @@ def _parameters(loaded: Any) -> int:
     return sum(p.numel() for p in loaded.model.parameters())
 
 
-WORK = {"training": "training, shipped model", "large": "training, 10M parameters", "evaluation": "answering, shipped model"}
+WORK = {"training": "training, shipped model", "large": "training, large model", "evaluation": "answering, shipped model"}
 
 
 def profiles(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
