@@ -96,9 +96,8 @@ def plan(values: Mapping[str, Any]) -> Plan:
     models.find(given.model)
     threads = None if given.threads is None else tuple(given.threads)
     changes = {name: value for name, value in (("rounds", given.rounds), ("threads", threads), ("steps", given.steps)) if value is not None}
-    if min([given.rounds or 1, given.steps or 1, *(threads or (1,))]) < 1 or (
-        threads is not None and len(set(threads)) != max(1, len(threads))
-    ):
+    numbers = [n for n in (given.rounds, given.steps, *(threads or ())) if n is not None]
+    if min(numbers, default=1) < 1 or (threads is not None and (not threads or len(set(threads)) < len(threads))):
         raise UsageError(
             f"rounds={given.rounds}, steps={given.steps}, threads={given.threads}; give whole numbers from 1, threads each once"
         )

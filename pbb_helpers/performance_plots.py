@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter
+from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullLocator
 
 from pbb_helpers import benchmark
 from pbb_helpers.theme import GREY, footnote, number_range, themed
@@ -80,9 +80,10 @@ def cost(rows: pd.DataFrame) -> Figure:
         ticks = sorted(part["x"].unique())
         ax.set_xticks(ticks, [EngFormatter(sep="", places=1 if x > 1e4 else 0)(x) for x in ticks])
         ax.set_xticks([], minor=True)
-        ax.yaxis.set_minor_formatter("")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        ax.grid(axis="y", which="both")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.grid(axis="y")
         ax.legend(fontsize=7, title=None, loc="best")
     footnote(
         fig,

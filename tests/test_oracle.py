@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pbb_helpers import models, peers
+from pbb_helpers import gate, models, peers
 from pbb_helpers.batches import batches, collate
 from pbb_helpers.conditions import Stage, TrainSettings
 from pbb_helpers.documents import Example
@@ -41,7 +41,7 @@ def needs_trl(*values):
 
 def test_losses_gradients_and_trained_weights_agree(task):
     """The gate of the notebook, in float32: relative differences of 1e-5 in the loss, 1e-4 in the gradients and in the final loss."""
-    table = peers.gate(task)
+    table = gate.gate(task)
     expected = {"bare loop", "Trainer"} | ({"TRL"} if peers.trl_installed() else set())
     assert set(table["arm"]) == expected and len(table) == 3 * len(expected)
     assert (table["difference"] <= table["tolerance"]).all()
@@ -51,7 +51,7 @@ def test_losses_gradients_and_trained_weights_agree(task):
 @pytest.mark.parametrize("fixture", ["tiny_qwen3"])
 def test_agreement_with_an_untied_head_and_a_chat_template(fixture, request):
     loaded = request.getfixturevalue(fixture)
-    assert len(peers.gate(Task(loaded, Stage("stage1", documents(6), SETTINGS, NAMES))))
+    assert len(gate.gate(Task(loaded, Stage("stage1", documents(6), SETTINGS, NAMES))))
 
 
 def test_the_gate_stops_what_is_not_the_same_work(task, monkeypatch):
@@ -59,7 +59,7 @@ def test_the_gate_stops_what_is_not_the_same_work(task, monkeypatch):
     unpadded = peers.unpadded
     monkeypatch.setattr(peers, "unpadded", whole)
     with pytest.raises(UsageError, match="Trainer and ours differ in loss of the first step by .* their times can't be compared"):
-        peers.gate(task)
+        gate.gate(task)
 
 
 @pytest.mark.skipif(not peers.trl_installed(), reason="the extra trl is not installed")
