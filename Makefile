@@ -27,7 +27,7 @@ clean: ## remove the environment and rendered reports; runs/ holds results and s
 # Made anew when the pins or the dependencies change; otherwise this costs nothing. A half-made environment has no stamp.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "this project needs Python 3.11 or newer, and $(PYTHON) is %d.%d; say which: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@echo "setting up $(VENV): about 2 minutes on the first call, 1.6 GB with the CPU build of torch"
+	@echo "setting up $(VENV): about 2 minutes on the first call, 1.8 GB with the CPU build of torch"
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,trl]'
 	@touch $@

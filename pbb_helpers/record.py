@@ -65,6 +65,8 @@ def block(folder: Path) -> str:
     """Returns what README.md shows of the recorded run in `folder`, as Markdown: headline, table, origin."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     table = pd.read_csv(folder / "results.csv", dtype={"seed": str})
+    if "accuracy" not in table:
+        return "\n".join([f"> {run['headline']}", "", *plain_table(table), "", f"{_recorded(run)}, {_origin(run)}."])
     overall = table[table["seed"] == "all"]
     seeds = ", ".join(sorted(set(table["seed"]) - {"all"}, key=int))
     parts = [f"> {html.escape(run['headline'], quote=False)}", ""]
@@ -72,10 +74,34 @@ def block(folder: Path) -> str:
         parts += [f"Accuracy in % on **{label(group)}** programs (95 % interval over programs):", "", *_markdown(overall, group), ""]
     asked = overall[(overall["group"] == "without_io") & overall["mode"].isin(FLOORED)]
     parts.append(
-        f"Recorded run: `pbb run notebooks/{run['notebook']}.ipynb {_parameters(run['parameters'])}`, seeds {seeds}, n = {asked['n'].min()} answers over "
-        f"{asked['n_programs'].min()} programs per cell of {label('without_io')}, {run['seconds'] / 60:.1f} minutes on {hardware_line(run['hardware'])}."
+        f"{_recorded(run)}, seeds {seeds}, n = {asked['n'].min()} answers over {asked['n_programs'].min()} programs per cell of {label('without_io')}, "
+        f"{_origin(run)}."
     )
     return "\n".join(parts)
+
+
+def plain_table(table: pd.DataFrame) -> list[str]:
+    """Returns a table that is not of accuracies as Markdown, numbers to three digits.
+
+    >>> plain_table(pd.DataFrame({"measure": ["speed"], "n": [5], "median": [3.14159], "goal": [None]}))
+    ['| measure | n | median | goal |', '|---|---|---|---|', '| speed | 5 | 3.14 | – |']
+    """
+    lines = [f"| {' | '.join(table.columns)} |", "|---" * len(table.columns) + "|"]
+    return lines + [f"| {' | '.join(_plain(value) for value in row)} |" for row in table.itertuples(index=False)]
+
+
+def _plain(value: Any) -> str:
+    if pd.isna(value):
+        return "–"
+    return str(value) if isinstance(value, str) else f"{value:g}" if float(value).is_integer() else f"{value:.3g}"
+
+
+def _recorded(run: dict[str, Any]) -> str:
+    return f"Recorded run: `pbb run notebooks/{run['notebook']}.ipynb {_parameters(run['parameters'])}`"
+
+
+def _origin(run: dict[str, Any]) -> str:
+    return f"{run['seconds'] / 60:.1f} minutes on {hardware_line(run['hardware'])}"
 
 
 def _markdown(table: pd.DataFrame, group: str) -> list[str]:

@@ -118,6 +118,11 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
     return settings.lr * shapes[settings.decay]
 
 
+def order_generator(settings: TrainSettings) -> torch.Generator:
+    """Returns the generator from which the order of a stage's batches is drawn."""
+    return torch.Generator().manual_seed(_seed(settings.seed, "order"))
+
+
 def exposures(stage: Stage) -> list[dict]:
     """Returns, for each group and kind of document, how many programs and documents there are, and documents per program."""
     counts = Counter((e.group, e.kind, e.program) for e in stage.examples)
@@ -220,7 +225,7 @@ class Training:
 
     def plan(self) -> Iterator[Batch]:
         """Yields the batches that are left, in their order."""
-        order = torch.Generator().manual_seed(_seed(self.settings.seed, "order"))
+        order = order_generator(self.settings)
         return itertools.islice(batches(self.encoded, self.settings.batch_size, WINDOW, order), self.state.step, None)
 
     def next_step(self, batch: Batch) -> float:

@@ -64,6 +64,19 @@ def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
     assert readme.read_text() == text
 
 
+def test_a_table_that_is_not_of_accuracies_is_shown_as_it_is(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    table = pd.DataFrame(
+        {"measure": ["ours over theirs"], "n": [5], "median": [3.14159], "goal": [3.0], "verdict": ["met"], "note": [None]}
+    )
+    table.to_csv(run.folder / "results.csv", index=False)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")
+    record.record(run, tmp_path / "figures", readme)
+    assert "| ours over theirs | 5 | 3.14 | 3 | met | – |" in readme.read_text()
+    assert "`pbb run notebooks/01_x.ipynb -p profile quick`, 1.5 minutes on a processor" in readme.read_text()
+
+
 def test_an_unfinished_run_is_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is killed; only a completed run can be recorded"):
         record.record(finished(tmp_path / "run", "killed"), tmp_path / "figures", tmp_path / "README.md")
