@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,12 @@ class Work:
     tokens: int
     flops: float = math.nan
     exact: float = math.nan
+
+
+def total(works: Iterable[Work], seconds: float) -> Work:
+    """Returns the work of several runs that took so many seconds together."""
+    works = list(works)
+    return Work(seconds, *(sum(getattr(work, name) for work in works) for name in ("examples", "tokens", "flops")))
 
 
 class Arm(Protocol):
@@ -271,9 +277,8 @@ class Repeated:
         pass
 
     def run(self) -> Work:
-        total = Work(0.0, 0, 0, 0.0)
+        works = []
         for _ in range(self.times):
             self.arm.prepare()
-            w = self.arm.run()
-            total = replace(total, seconds=total.seconds + w.seconds, examples=total.examples + w.examples, tokens=total.tokens + w.tokens, flops=total.flops + w.flops)  # fmt: skip
-        return total
+            works.append(self.arm.run())
+        return total(works, seconds=sum(work.seconds for work in works))

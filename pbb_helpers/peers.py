@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from pbb_helpers import models
 from pbb_helpers.batches import Batch, Encoded, batches
-from pbb_helpers.benchmark import Missing, Work, shape_of, training_flops
+from pbb_helpers.benchmark import Missing, Work, shape_of, total, training_flops
 from pbb_helpers.conditions import Stage
 from pbb_helpers.loss import autocast, head_weight
 from pbb_helpers.models import LoadedModel
+from pbb_helpers.stacked import train_stages
 from pbb_helpers.store import Store
 from pbb_helpers.train import WINDOW, learning_rate, load_stage, order_generator, resolve_dtype, train_stage
 
@@ -101,6 +102,36 @@ class Ours:
             key = train_stage(self.task.loaded, self.task.stage, store=store)
             self.model = load_stage(self.task.loaded, store, key)
             return self.task.work(store.metrics(key)[-1]["seconds"])
+
+
+class Stacked:
+    """`stacked.train_stages`: the same stage of several seeds in one forward pass."""
+
+    def __init__(self, tasks: Sequence[Task], name: str) -> None:
+        self.tasks, self.name = tasks, name
+
+    def prepare(self) -> None:
+        pass
+
+    def run(self) -> Work:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(Path(folder))
+            keys = train_stages(self.tasks[0].loaded, [task.stage for task in self.tasks], store=store)
+            return total([task.work(0.0) for task in self.tasks], seconds=store.metrics(keys[0])[-1]["seconds"])
+
+
+class OneByOne:
+    """The same stages trained one after the other, each as `Ours`."""
+
+    def __init__(self, tasks: Sequence[Task], name: str) -> None:
+        self.arms, self.name = [Ours(task) for task in tasks], name
+
+    def prepare(self) -> None:
+        pass
+
+    def run(self) -> Work:
+        works = [arm.run() for arm in self.arms]
+        return total(works, seconds=sum(work.seconds for work in works))
 
 
 class BareLoop:

@@ -21,8 +21,6 @@ from pbb_helpers.profiles import QUICK
 from pbb_helpers.programs import UsageError
 from pbb_helpers.stages import build_stage
 
-STACKED = Missing("8 seeds stacked", "not in the package yet")
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -40,6 +38,8 @@ class Plan:
         programs: Numbers of programs on their axis.
         lengths: Numbers of statements on theirs.
         seeds: Numbers of trainings on theirs.
+        stacked: Seeds in a stack.
+        stacked_batches: Documents per step and seed in it.
         questions: Programs asked, each once per mode.
     """
 
@@ -58,6 +58,8 @@ class Plan:
     programs: tuple[int, ...] = (50, 100, 200)
     lengths: tuple[int, ...] = (1, 2, 3)
     seeds: tuple[int, ...] = (1, 2, 4)
+    stacked: int = 8
+    stacked_batches: tuple[int, ...] = (64, 4)
     questions: int = 128
 
     def facts(self) -> pd.DataFrame:
@@ -75,7 +77,8 @@ class Plan:
 _TINY = PretrainSettings(name="tiny", hidden=32, layers=1, intermediate=64)
 PLANS = {
     "smoke": {"rounds": 2, "threads": (1,), "batch_size": 8, "steps": 2, "short": 1, "large": _TINY, "shapes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
-              "programs": (8, 16), "lengths": (1, 2), "seeds": (1, 2), "questions": 4},
+              "programs": (8, 16), "lengths": (1, 2), "seeds": (1, 2), "questions": 4,
+              "stacked": 2, "stacked_batches": (8, 4)},
     "quick": {},
     "full": {"rounds": 9, "steps": 60, "short": 10, "programs": (100, 400, 1000), "seeds": (1, 2, 4, 8), "questions": 256,
              "shapes": (*Plan.shapes, PretrainSettings(name="25M", hidden=512, layers=8, intermediate=1536))},
@@ -108,12 +111,9 @@ def missing() -> list[Missing]:
     """Returns the arms that are not measured here, and why."""
     from pbb_helpers import peers
 
-    absent = (
-        []
-        if peers.trl_installed()
-        else [Missing(name, "not installed: pip install -e '.[trl]'") for name in ("TRL tuned", "TRL as it comes")]
-    )
-    return [*absent, STACKED]
+    if peers.trl_installed():
+        return []
+    return [Missing(name, "not installed: pip install -e '.[trl]'") for name in ("TRL tuned", "TRL as it comes")]
 
 
 # --- workloads ----------------------------------------------------------------------------------------------------------
@@ -229,6 +229,21 @@ def axes(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -
 
 def _parameters(loaded: Any) -> int:
     return sum(p.numel() for p in loaded.model.parameters())
+
+
+def seeds(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -> pd.DataFrame:
+    """Returns the rounds of a stack of seeds against the same trainings one by one (suite "seeds"), at each batch size."""
+    from pbb_helpers.peers import OneByOne, Stacked, Task
+
+    parts = []
+    for size in plan.stacked_batches:
+        at = replace(plan, batch_size=size)
+        tasks = [Task(loaded, documents(at, plan.short, seed=seed)) for seed in range(plan.stacked)]
+        arms = [Stacked(tasks, f"{plan.stacked} seeds stacked"), OneByOne(tasks, f"{plan.stacked} single runs")]
+        parts.append(
+            benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, suite=f"seeds, batch {size}", setting=plan.model)
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
 WORK = {"training": "training, shipped model", "large": "training, large model", "evaluation": "answering, shipped model"}
