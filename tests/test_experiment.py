@@ -231,7 +231,7 @@ def test_models_of_one_hub_family_do_not_share_answers(plan, tmp_path, monkeypat
         evaluate, "evaluate", lambda loaded, model, examples: asked.append(loaded.key) or [{"mode": e.kind} for e in examples]
     )
     for key in ("organisation/model-1B@abc", "organisation/model-8B@abc"):
-        monkeypatch.setattr(models, "load", lambda spec, key=key: replace(real, key=key))
+        monkeypatch.setattr(models, "load", lambda spec, key=key, **_: replace(real, key=key))
         in_this_process(some, tmp_path)
     assert set(asked) == {"organisation/model-1B@abc", "organisation/model-8B@abc"}
 
