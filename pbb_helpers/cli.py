@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pbb_helpers import cli_sweep
+
 if TYPE_CHECKING:
     from pbb_helpers.run_record import RunResult
 
@@ -23,6 +25,7 @@ app = typer.Typer(
     Start with: pbb run notebooks/01_proactive.ipynb
     It trains a small model that ships with the project, and leaves a report to open and share.""",
 )
+app.add_typer(cli_sweep.app)
 Notebook = Annotated[str, typer.Argument(help="Path of a notebook, for example notebooks/01_proactive.ipynb.")]
 Maybe = Annotated[str | None, typer.Argument(help="A notebook's path or name; all notebooks when left out.")]
 Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.")]
@@ -42,6 +45,7 @@ def run(
     out: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     force: Annotated[bool, typer.Option("--force", help="Run again even if this very run is finished.")] = False,
+    report: Annotated[bool, typer.Option(help="Render the report.")] = True,
 ) -> None:
     """Runs a notebook with these parameters and renders its report.
 
@@ -63,13 +67,14 @@ def run(
         except Stopped as stop:
             terminal.clear()
             _complain(f"stopped by {stop}; the same command goes on from the last checkpoint")
-            _render(out, reports, Path(notebook).stem)
+            if report:
+                _render(out, reports, Path(notebook).stem)
             raise typer.Exit(130 if str(stop) == "SIGINT" else 143) from None
-    _conclude(result, out, reports)
+    _conclude(result, out, reports if report else None)
 
 
-def _conclude(result: RunResult, out: Path, reports: Path) -> None:
-    paths, rendered = _render(out, reports, result.record["notebook"])
+def _conclude(result: RunResult, out: Path, reports: Path | None) -> None:
+    paths, rendered = _render(out, reports, result.record["notebook"]) if reports else ([], True)
     if result.reused:
         print("finished before: nothing was run again (--force repeats it)")
     for path in paths:
@@ -276,7 +281,7 @@ def main() -> None:
     """Runs the command line: bad input is one line on stderr and exit code 2, never a traceback."""
     arguments = sys.argv[1:]
     try:
-        app(args=_join_pairs(arguments) if arguments[:1] in (["run"], ["pretrain"]) else arguments)
+        app(args=_join_pairs(arguments) if arguments[:1] in (["run"], ["sweep"], ["pretrain"]) else arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `pbb results | head` is no error
         raise SystemExit(0) from None

@@ -57,9 +57,9 @@ def run(
     with plain_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with plain_errors(folder), lock(folder.parent / f".{folder.name}.lock", _refuse(folder)):
-        prints = {"notebook": source_hash(node), "package": provenance.package_hash()}
+        prints = fingerprint(node)
         last = read_run(folder)
-        if not force and last and last["status"] == "completed" and last.get("fingerprint") == prints and (folder / path.name).is_file():
+        if not force and last and is_current(folder, last, prints):
             return RunResult(folder, last, reused=True)
         _set_aside(folder, last)
         start = _first_record(path, node, values, changed, prints, folder.name)
@@ -71,6 +71,16 @@ def run(
         if result.status == "completed":
             shutil.rmtree(_previous(folder), ignore_errors=True)
         return result
+
+
+def fingerprint(node: Any) -> dict[str, str]:
+    """Returns the hashes of what makes a run beside its parameters: the notebook and the package."""
+    return {"notebook": source_hash(node), "package": provenance.package_hash()}
+
+
+def is_current(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str]) -> bool:
+    """Returns whether this run is finished and would come out the same: `run` does not repeat it."""
+    return record["status"] == "completed" and record.get("fingerprint") == prints and (folder / f"{record['notebook']}.ipynb").is_file()
 
 
 def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, on_event: Callable[[Event], None]) -> RunResult:
