@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.")]
+BAD = ("failed", "cancelled")
 FAILURES_SHOWN, LOG_LINES = 5, 12
 
 
@@ -44,6 +45,7 @@ def sweep(
     wait: Annotated[bool, typer.Option(help="Slurm: watch the jobs until all have ended.")] = True,
     out: Runs = Path("runs"),
     reports: Annotated[Path, typer.Option("--reports", help="The folder of all reports.")] = Path("reports"),
+    report: Annotated[bool, typer.Option(help="Render the reports at the end.")] = True,
 ) -> None:
     """Runs a notebook for every combination of values; what is finished is not repeated.
 
@@ -82,7 +84,15 @@ def sweep(
     if on == "slurm" and not wait:
         print(f"submitted: {backend.stop()}")
         return
-    _conclude(planned, _watch(planned, backend, times, at_once), out, reports)
+    outcome = _watch(planned, backend, times, at_once)
+    _show(planned, outcome)
+    if report and any(status.state in ("done", "failed") for status in outcome.statuses.values()):
+        _render(out, reports, planned.notebook.stem)
+    if outcome.signal:
+        print(f"pbb: stopped by {outcome.signal}; {outcome.advice}", file=sys.stderr)
+        raise typer.Exit(128 + getattr(signal, outcome.signal))
+    if any(status.state in BAD for status in outcome.statuses.values()):
+        raise typer.Exit(1)
 
 
 def _devices(gpus: str | None) -> list[str]:
@@ -139,31 +149,29 @@ def _watch(planned: Sweep, backend: Backend, times: dict[str, float], jobs: int)
     return watch(planned, backend, times, jobs)
 
 
-def _conclude(planned: Sweep, outcome: Outcome, out: Path, reports: Path) -> None:
-    from pbb_helpers.report_index import render_all
+def _show(planned: Sweep, outcome: Outcome) -> None:
     from pbb_helpers.run_logs import log_lines
     from pbb_helpers.run_table import console, settings, summary, sweep_table
 
     console().print(sweep_table(planned, outcome.statuses))
     print(summary(outcome.statuses.values()))
-    bad = [point for point in planned.points if outcome.statuses[point.key].state in ("failed", "cancelled")]
+    bad = [point for point in planned.points if outcome.statuses[point.key].state in BAD]
     for point in bad[:FAILURES_SHOWN]:
         print(f"\n{' '.join([point.key, *settings(planned, point)])} {outcome.statuses[point.key].state}; pbb logs {point.key} shows more:")
         for line in log_lines(point.folder, LOG_LINES):
             print(f"    {line}")
     if len(bad) > FAILURES_SHOWN:
         print(f"\n… and {len(bad) - FAILURES_SHOWN} more")
-    if any(status.state in ("done", "failed") for status in outcome.statuses.values()):
-        paths, problems = render_all(out, reports, planned.notebook.stem)
-        for path in paths:
-            print(f"report: {path}")
-        for problem in problems:
-            print(f"pbb: no report: {problem}", file=sys.stderr)
-    if outcome.signal:
-        print(f"pbb: stopped by {outcome.signal}; {outcome.advice}", file=sys.stderr)
-        raise typer.Exit(128 + getattr(signal, outcome.signal))
-    if bad:
-        raise typer.Exit(1)
+
+
+def _render(out: Path, reports: Path, notebook: str) -> None:
+    from pbb_helpers.report_index import render_all
+
+    paths, problems = render_all(out, reports, notebook)
+    for path in paths:
+        print(f"report: {path}")
+    for problem in problems:
+        print(f"pbb: no report: {problem}", file=sys.stderr)
 
 
 @app.command()

@@ -19,6 +19,16 @@ def log_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.log")
 
 
+def job_file(folder: Path) -> Path:
+    """Returns the file, beside the run's folder, that holds the Slurm job that it was last submitted as."""
+    return folder.with_name(f".{folder.name}.slurm")
+
+
+def job_of(folder: Path) -> str:
+    """Returns the Slurm job that a run was last submitted as, "12" or "12_0", or ""."""
+    return "".join(tail(job_file(folder), 1))
+
+
 def tail(path: Path, lines: int) -> list[str]:
     """Returns the last lines of a text file, or none where it does not exist."""
     try:
@@ -31,8 +41,12 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def log_lines(folder: Path, lines: int) -> list[str]:
-    """Returns the last lines of what a run printed: its own, its kernel's, and at the end the traceback of the cell that failed."""
-    return [*tail(log_of(folder), lines), *tail(folder / "kernel.log", lines), *_traceback(folder)][-lines:]
+    """Returns the last lines of what a run printed: its own, its kernel's, and at the end the traceback of the cell that failed.
+
+    Of a run that never began that is what Slurm caught of its job.
+    """
+    found = [*tail(log_of(folder), lines), *tail(folder / "kernel.log", lines), *_traceback(folder)]
+    return (found or tail(folder.parent.parent / ".slurm" / f"{job_of(folder)}_0_log.out", lines))[-lines:]
 
 
 def _traceback(folder: Path) -> list[str]:

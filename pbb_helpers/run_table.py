@@ -20,7 +20,13 @@ from pbb_helpers.run_record import RunResult
 from pbb_helpers.sweep import Point, Sweep
 
 COLOURS = {"finished": "dim", "done": "green", "failed": "red", "cancelled": "red", "running": "cyan", "stopped": "yellow"}
-PLANNED = {"finished": "finished, not repeated", "running": "running already", "stopped": "goes on where it was", "new": "will run"}
+PLANNED = {
+    "finished": "finished, not repeated",
+    "running": "running already",
+    "failed": "failed before, will run again",
+    "stopped": "goes on where it was",
+    "new": "will run",
+}
 LIVE_ROWS = 20  # of a live table; the caption counts the rest
 
 

@@ -7,6 +7,7 @@ goes on from its last checkpoint. What became of a run is read from its own reco
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 
 from pbb_helpers.disk import write_text
 from pbb_helpers.programs import UsageError
+from pbb_helpers.run_logs import job_file, job_of
 from pbb_helpers.sweep import Point, Sweep
 
 POLL = 2.0  # seconds between questions to Slurm's controller, which has other users
@@ -170,12 +172,12 @@ def _submit(sweep: Sweep, points: list[Point], jobs: int, options: SlurmOptions)
     for point in points:
         point.folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with executor.batch():
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # submitit prints an error that it raises
             submitted = [executor.submit(task) for task in tasks]
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         raise UsageError(f"sbatch refused the sweep: {' '.join(str(error).split())}") from None
     for point, job in zip(points, submitted, strict=True):
-        write_text(_job_file(point.folder), f"{job.job_id}\n")
+        write_text(job_file(point.folder), f"{job.job_id}\n")
 
 
 def queue() -> dict[str, tuple[str, str]]:
@@ -198,22 +200,11 @@ def queue() -> dict[str, tuple[str, str]]:
 
 def queued_runs(out_dir: Path) -> dict[str, str]:
     """Returns "notebook/key" → state in Slurm's queue of the runs below a folder; nothing where there is no Slurm."""
-    files = list(out_dir.glob("*/.*.slurm"))
-    if not files or shutil.which("squeue") is None:
+    folders = [file.with_name(file.name[1:].removesuffix(".slurm")) for file in out_dir.glob("*/.*.slurm")]
+    if not folders or shutil.which("squeue") is None:
         return {}
-    jobs = queue()
-    names = {f"{file.parent.name}/{file.name[1:].removesuffix('.slurm')}": file.read_text(encoding="utf-8").strip() for file in files}
+    jobs, names = queue(), {f"{folder.parent.name}/{folder.name}": job_of(folder) for folder in folders}
     return {name: "queued" if jobs[job][0] in WAITING else "running" for name, job in names.items() if job in jobs}
-
-
-def job_of(folder: Path) -> str:
-    """Returns the Slurm job that a run was last submitted as, or ""."""
-    file = _job_file(folder)
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-
-
-def _job_file(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.slurm")
 
 
 def _final_state(job: str) -> str:

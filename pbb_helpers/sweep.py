@@ -65,13 +65,13 @@ class Sweep:
         return read_run(point.folder)
 
     def state(self, point: Point) -> str:
-        """Returns "finished" (nothing to do), "running" (by whomever), "stopped" (it goes on where it was), or "new"."""
+        """Returns "finished" (nothing to do), "running" (by whomever), "failed", "stopped" (it goes on where it was), or "new"."""
         record = self.record(point)
         if record is None:
             return "new"
         if is_current(point.folder, record, self.prints):
             return "finished"
-        return {"running": "running", "completed": "new"}.get(record["status"], "stopped")
+        return {"running": "running", "failed": "failed", "killed": "stopped"}.get(record["status"], "new")
 
 
 def make_sweep(notebook: Path | str, grid: Mapping[str, Sequence[Any]], out_dir: Path | str = "runs") -> Sweep:

@@ -99,11 +99,8 @@ class Local:
         return "running" if point in self.elsewhere or any(slot.point is point for slot in self.slots) else "waiting"
 
     def reason(self, point: Point) -> str:
-        """Returns the last line that a run printed which failed before it had a record."""
-        record = self.sweep.record(point) if self.ended.get(point.key) == "failed" else None
-        if self.ended.get(point.key) != "failed" or record is not None and record["status"] in ("failed", "killed"):
-            return ""
-        return "".join(tail(point.log, 1))
+        """Returns the last line that a failed run printed: it may have failed before it had a record."""
+        return "".join(tail(point.log, 1)) if self.ended.get(point.key) == "failed" else ""
 
     def stop(self) -> str:
         """Asks the runs to end, which they do cleanly, and kills what has not after a while."""
@@ -288,7 +285,8 @@ def _status(sweep: Sweep, backend: Backend, point: Point, times: Mapping[str, fl
         if left is None and point.key in times:
             left = max(times[point.key] - elapsed(record), 0.0)
         return Status(state, note(RunResult(point.folder, record)), elapsed(record), left)
-    said = " ".join(filter(None, (backend.reason(point), note(RunResult(point.folder, record)))))
+    own = note(RunResult(point.folder, record))
+    said = own if record["status"] in ("failed", "completed") else "; ".join(filter(None, (own, backend.reason(point))))
     return Status(state, said, record.get("seconds"))
 
 

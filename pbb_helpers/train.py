@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pbb_helpers import models
+from pbb_helpers import models, parallel
 from pbb_helpers.batches import Batch as Batch
 from pbb_helpers.batches import Encoded, batches
 from pbb_helpers.loss import autocast, loss
@@ -52,7 +52,8 @@ def train_stage(
     Args:
         loaded: The base model; it is left as it is.
         stage: Its examples are trained in their order.
-        store: Where checkpoints and results go. A killed training goes on from its last whole checkpoint.
+        store: Where checkpoints and results go. A killed training goes on from its last whole checkpoint. Under `accelerate launch` each
+            process calls this with the same arguments, and takes its part of every batch; see `parallel`.
         parent: Key of the finished stage whose adapter is trained further; None starts a fresh adapter on the base model.
         on_progress: Gets, every `log_every` steps, a dict of step, steps, loss (mean since the last, nats per token), lr, grad_norm (before
             clipping), tokens and examples (so far, without padding), seconds. The same lines become metrics.jsonl.
@@ -63,11 +64,13 @@ def train_stage(
     dtype = resolve_dtype(stage.settings.dtype, loaded.model.device)
     key = store.stage_key(parent or loaded.key, stage, str(dtype).removeprefix("torch."))
     gpus = [loaded.model.device] if loaded.model.device.type == "cuda" else []
+    store = parallel.view(store)
     with store.locked(key), torch.random.fork_rng(gpus):
-        if not store.is_done(key):
-            _Training(loaded, stage, store, key, parent, dtype).run(on_progress or (lambda line: None))
+        if not parallel.agree(store.is_done(key)):
+            tell = on_progress if parallel.processes()[0] == 0 else None
+            _Training(loaded, stage, store, key, parent, dtype).run(tell or (lambda line: None))
         store.drop_checkpoints(key)  # a process may have been killed just before it did
-    return key
+    return parallel.agree(key)  # not before the first process has written it
 
 
 def load_stage(loaded: LoadedModel, store: Store, key: str, *, merge: bool = False) -> Any:
@@ -200,19 +203,21 @@ class _Training:
             rate = learning_rate(settings, state.step, self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(_seed(settings.seed, "dropout", state.step))
-            with autocast(self.device, self.dtype):
-                value = loss(self.model, batch.to(self.device))
-            value.backward()
+            torch.manual_seed(_seed(settings.seed, "dropout", state.step, *parallel.number()))
+            value = parallel.backward(batch, weights, self._loss)
             norm = nn.utils.clip_grad_norm_(weights, clip, foreach=True)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.running += value.detach()
+            self.running += value
             state.seconds = time.perf_counter() - began
             if state.step % settings.log_every == 0 or state.step == self.steps:
                 self._log(rate, norm, on_progress)
             if state.step % settings.checkpoint_every == 0 and state.step < self.steps:
                 self.store.save_checkpoint(self.key, state.step, self._write_checkpoint)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with autocast(self.device, self.dtype):
+            return loss(self.model, batch.to(self.device))
 
     def _log(self, rate: float, norm: Tensor, on_progress: Callable[[dict], None]) -> None:
         state = self.state
@@ -297,7 +302,7 @@ class _Training:
 
     @torch.no_grad()
     def _resume(self) -> None:
-        found = self.store.last_checkpoint(self.key)
+        found = parallel.agree(self.store.last_checkpoint(self.key))
         if found is not None:
             step, folder = found
             tensors = load_file(folder / "state.safetensors", device=str(self.device))

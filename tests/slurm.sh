@@ -33,7 +33,7 @@ SlurmdUser=$(id -un)
 SlurmctldPort=$controller_port
 SlurmdPort=$node_port
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge/socket
+AuthInfo=socket=$folder/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
