@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -136,7 +137,8 @@ def _start(sweep: Sweep, point: Point, slot: _Slot) -> None:
     slot.point = point
     if slot.cores:
         # Before it has imported anything: number of threads and of processes follow from the cores that it may use.
-        os.sched_setaffinity(slot.process.pid, slot.cores)
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(slot.process.pid, slot.cores)
 
 
 def command(sweep: Sweep, point: Point) -> list[str]:
@@ -296,4 +298,5 @@ def _caption(statuses: Mapping[str, Status], times: Mapping[str, float], jobs: i
     running = [status.left if status.left is not None else typical for status in statuses.values() if status.state == "running"]
     waiting = [times.get(key, typical) for key, status in statuses.items() if status.state in ("waiting", "queued")]
     left = time_left(running, waiting, jobs)
-    return f"{summary(statuses.values())}; {duration(time.monotonic() - began)}, {duration(left)} left"
+    still = f"{duration(left)} left" if left is not None else "time left not known yet"
+    return f"{summary(statuses.values())}; {duration(time.monotonic() - began)}, {still}"

@@ -25,16 +25,18 @@ NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
 MISSING = [name for name in NEEDED if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None]
 needs_slurm = pytest.mark.skipif(bool(MISSING), reason=f"no Slurm here ({', '.join(MISSING)} missing); as root: tests/slurm.sh install")
 
-STEPS = 20
-WORK = f"""import os, time
+WORK = """import os, time
 from pathlib import Path
 assert n != 9, "nine is refused"
-kept = Path(os.environ["PBB_RUNS"]) / f"steps-{{n}}.txt"
-done = len(kept.read_text().split()) if kept.exists() else 0
-with open(kept, "a") as file:
-    for step in range(done, {STEPS}):
-        print(step, file=file, flush=True)
-        time.sleep(seconds)"""
+runs = Path(os.environ["PBB_RUNS"])
+steps, allowed = runs / f"steps-{n}.txt", runs / "allowed.txt"
+done = len(steps.read_text().split()) if steps.exists() else 0
+with open(steps, "a") as file:
+    for step in range(done, 6):
+        while allowed.exists() and step >= int(allowed.read_text() or 0):  # a test holds it there
+            time.sleep(0.05)
+        print(step, file=file, flush=True)"""
+ALL = [str(step) for step in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,25 @@ class Project:
         path = self.folder / f"runs/steps-{n}.txt"
         return path.read_text().split() if path.exists() else []
 
+    def queued(self) -> str:
+        """Returns the state of the only run's job in the queue, or "" when it has left it."""
+        lines = self.slurm("squeue", "--noheader", "--array", "--format=%i %T").splitlines()
+        return next((state for job, state in map(str.split, lines) if job == self.job()), "")
+
+    def hold(self) -> None:
+        """Keeps runs at their first step."""
+        (self.folder / "runs").mkdir(exist_ok=True)
+        (self.folder / "runs" / "allowed.txt").write_text("0")
+
+    def release(self) -> None:
+        """Lets runs do all steps."""
+        (self.folder / "runs" / "allowed.txt").unlink()
+
+    def work_until(self, n: int, steps: int) -> None:
+        """Lets the run do so many steps, and returns when it has."""
+        (self.folder / "runs" / "allowed.txt").write_text(str(steps))
+        wait_for(lambda: len(self.steps(n)) == steps)
+
     def job(self) -> str:
         """Returns the Slurm job of the only run."""
         (file,) = self.folder.glob("runs/steps/.*.slurm")
@@ -119,55 +140,55 @@ def table(text: str) -> list[list[str]]:
 
 @needs_slurm
 def test_a_sweep_gives_the_table_that_it_gives_locally(project: Project):
-    grid = ["-p", "n", "1,9", "-p", "seconds", "0.01"]
+    grid = ["-p", "n", "1,9"]
     there = project.sweep(*grid)
     assert there.returncode == 1 and "nine is refused" in there.stdout, there.stderr
     here = project.pbb("sweep", "notebooks/steps.ipynb", *grid, "--out", "here", "--no-report")
     assert table(there.stdout) == table(here.stdout)
     assert [row[1:3] for row in table(there.stdout)] == [["1", "done"], ["9", "failed"]]
-    again = project.sweep("-p", "n", "1,2", "-p", "seconds", "0.01", "--dry-run")
+    again = project.sweep("-p", "n", "1,2", "--dry-run")
     assert "2 runs: 1 finished, 1 to run" in again.stdout
 
 
 @needs_slurm
 def test_cancelled_and_killed_jobs_go_on_with_the_next_call(project: Project):
-    grid = ["-p", "n", "4", "-p", "seconds", "0.2"]
+    grid = ["-p", "n", "4"]
+    project.hold()
     assert project.sweep(*grid, "--no-wait").returncode == 0
-    wait_for(lambda: project.steps(4))
-    assert "running" in project.pbb("status").stdout
+    project.work_until(4, 2)
     project.slurm("scancel", project.job())
-    wait_for(lambda: project.record()["status"] == "killed" and project.job() not in project.slurm("squeue", "--array", "--format=%i"))
+    wait_for(lambda: project.record()["status"] == "killed" and not project.queued())
     assert "goes on where it was" in project.sweep(*grid, "--dry-run").stdout
 
-    first = len(project.steps(4))
     assert project.sweep(*grid, "--no-wait").returncode == 0
-    wait_for(lambda: len(project.steps(4)) > first)
+    project.work_until(4, 4)
     os.kill(project.record()["pid"], signal.SIGKILL)
-    wait_for(lambda: project.job() not in project.slurm("squeue", "--array", "--format=%i"))
+    wait_for(lambda: not project.queued())
     assert " killed " in project.pbb("status").stdout
 
+    project.release()
     done = project.sweep(*grid)
     assert done.returncode == 0 and "1 run: 1 done" in done.stdout, done.stderr
-    assert project.steps(4) == [str(step) for step in range(STEPS)], "a step was repeated or left out"
+    assert project.steps(4) == ALL, "a step was repeated or left out"
 
 
 @needs_slurm
 def test_a_preempted_job_is_queued_again_and_goes_on(project: Project):
-    assert project.sweep("-p", "n", "5", "-p", "seconds", "0.2", "--no-wait").returncode == 0
-    wait_for(lambda: project.steps(5))
-    # Slurm itself, for a job of a better partition that needs the whole node.
-    urgent = ["sbatch", "--parsable", "--partition=high", "--exclusive", f"--output={project.folder}/urgent", "--wrap=sleep 1"]
-    project.slurm(*urgent)
-    wait_for(lambda: "PENDING" in project.slurm("squeue", f"--job={project.job()}", "--noheader", "--format=%T"))
-    before = len(project.steps(5))
-    wait_for(lambda: len(project.steps(5)) > before)
-    # The warning that comes before the time limit.
-    project.slurm("scancel", "--signal=USR2", project.job())
-    wait_for(lambda: "PENDING" in project.slurm("squeue", f"--job={project.job()}", "--noheader", "--format=%T"))
+    project.hold()
+    assert project.sweep("-p", "n", "5", "--no-wait").returncode == 0
+    project.work_until(5, 2)
+    # By Slurm itself, for a job of a better partition that needs the whole node.
+    project.slurm("sbatch", "--partition=high", "--exclusive", f"--output={project.folder}/urgent", "--wrap=sleep 1")
+    wait_for(lambda: "PENDING" in project.queued())
     assert "queued" in project.pbb("status").stdout
-    done = project.sweep("-p", "n", "5", "-p", "seconds", "0.2")
+    project.work_until(5, 4)
+    # By the warning that comes before the time limit.
+    project.slurm("scancel", "--signal=USR2", project.job())
+    wait_for(lambda: "PENDING" in project.queued())
+    project.release()
+    done = project.sweep("-p", "n", "5")
     assert done.returncode == 0 and "1 run: 1 done" in done.stdout, done.stderr
-    assert project.steps(5) == [str(step) for step in range(STEPS)], "a step was repeated or left out"
+    assert project.steps(5) == ALL, "a step was repeated or left out"
 
 
 @needs_slurm
