@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pbb_helpers import cli_sweep
 from pbb_helpers.markup import shortened, visible
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app = typer.Typer(
     Start with: pbb run notebooks/01_proactive.ipynb
     It trains a small model that ships with the project, and leaves a report to open and share.""",
 )
+app.add_typer(cli_sweep.app)
 Notebook = Annotated[str, typer.Argument(help="Path of a notebook, for example notebooks/01_proactive.ipynb.")]
 Maybe = Annotated[str | None, typer.Argument(help="A notebook's path or name; all notebooks when left out.")]
 Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.")]
@@ -45,6 +47,7 @@ def run(
     out: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     force: Annotated[bool, typer.Option("--force", help="Run again even if this very run is finished.")] = False,
+    report: Annotated[bool, typer.Option(help="Render the report.")] = True,
 ) -> None:
     """Runs a notebook with these parameters and renders its report.
 
@@ -66,13 +69,14 @@ def run(
         except Stopped as stop:
             terminal.clear()
             _complain(f"stopped by {stop}; the same command goes on from the last checkpoint")
-            _render(out, reports, Path(notebook).stem)
+            if report:
+                _render(out, reports, Path(notebook).stem)
             raise typer.Exit(130 if str(stop) == "SIGINT" else 143) from None
-    _conclude(result, out, reports)
+    _conclude(result, out, reports if report else None)
 
 
-def _conclude(result: RunResult, out: Path, reports: Path) -> None:
-    paths, rendered = _render(out, reports, result.record["notebook"])
+def _conclude(result: RunResult, out: Path, reports: Path | None) -> None:
+    paths, rendered = _render(out, reports, result.record["notebook"]) if reports else ([], True)
     if result.reused:
         _say("finished before: nothing was run again (--force repeats it)")
     for path in paths:
@@ -319,7 +323,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     before = {number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        app(args=_join_pairs(arguments) if arguments[:1] in (["run"], ["pretrain"]) else arguments)
+        app(args=_join_pairs(arguments) if arguments[:1] in (["run"], ["sweep"], ["pretrain"]) else arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `pbb results | head` is no error
         raise SystemExit(0) from None

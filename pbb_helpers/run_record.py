@@ -19,6 +19,7 @@ from pbb_helpers.disk import MANIFEST, Damage, check_manifest, write_manifest, w
 from pbb_helpers.markup import shortened, visible
 
 Event = dict[str, Any]
+PROGRESS_EVERY = 2.0  # seconds: for `pbb status` and sweeps, which read it from run.json
 HEARTBEAT = 15.0  # seconds; a run on another machine that was silent for eight of these is taken for dead
 
 
@@ -72,17 +73,23 @@ class Record:
 
     def __init__(self, folder: Path, data: dict[str, Any]) -> None:
         self.path, self.data = folder / "run.json", data
-        self._started = time.monotonic()
+        self._started = self._written = time.monotonic()
         self.write()
 
     def write(self) -> None:
         """Writes it now."""
-        self.data["seconds"] = round(time.monotonic() - self._started, 1)
+        self._written = time.monotonic()
+        self.data["seconds"] = round(self._written - self._started, 1)
         write_text(self.path, json.dumps(self.data, indent=1, ensure_ascii=True) + "\n")
 
     def event(self, what: Event) -> None:
-        """Keeps the current cell, the kernel's process id, and the error of a cell."""
-        if what["kind"] == "cell":
+        """Keeps the current cell, how far it is, the kernel's process id, and the error of a cell."""
+        if what["kind"] == "progress" and "done" in what:
+            self.data["progress"] = {key: what[key] for key in ("done", "total", "left", "line")}
+            if time.monotonic() - self._written < PROGRESS_EVERY:
+                return
+        elif what["kind"] == "cell":
+            self.data.pop("progress", None)
             self.data["cell"] = {key: what[key] for key in ("index", "count", "heading")}
         elif what["kind"] == "kernel":
             self.data["kernel_pid"] = what["pid"]
@@ -99,6 +106,7 @@ class Record:
 
     def finish(self, status: str) -> None:
         """Writes how it ended."""
+        self.data.pop("progress", None)
         self.data.update(status=status, finished=now())
         self.write()
 

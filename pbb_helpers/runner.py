@@ -58,9 +58,9 @@ def run(
     with plain_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with plain_errors(folder), lock(folder.parent / f".{folder.name}.lock", _refuse(folder)):
-        prints = {"notebook": source_hash(node), "package": provenance.package_hash()}
+        prints = fingerprint(node)
         last = read_run(folder)
-        if not force and last and last["status"] == "completed" and last.get("fingerprint") == prints and (folder / path.name).is_file():
+        if not force and last and _is_finished(folder, last, prints):
             damage = damage_of(RunResult(folder, last))
             if damage is None:
                 return RunResult(folder, last, reused=True)
@@ -76,6 +76,20 @@ def run(
             seal(result)
             shutil.rmtree(_previous(folder), ignore_errors=True)
         return result
+
+
+def fingerprint(node: Any) -> dict[str, str]:
+    """Returns the hashes of what makes a run beside its parameters: the notebook and the package."""
+    return {"notebook": source_hash(node), "package": provenance.package_hash()}
+
+
+def is_current(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str]) -> bool:
+    """Returns whether this run is finished, undamaged and would come out the same: `run` does not repeat it."""
+    return _is_finished(folder, record, prints) and damage_of(RunResult(folder, dict(record))) is None
+
+
+def _is_finished(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str]) -> bool:
+    return record["status"] == "completed" and record.get("fingerprint") == prints and (folder / f"{record['notebook']}.ipynb").is_file()
 
 
 def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, on_event: Callable[[Event], None]) -> RunResult:

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pbb_helpers import models
+from pbb_helpers import models, parallel
 from pbb_helpers.batches import Batch as Batch
 from pbb_helpers.batches import Encoded, batches
 from pbb_helpers.loss import autocast, loss
@@ -52,7 +52,8 @@ def train_stage(
     Args:
         loaded: The base model; it is left as it is.
         stage: Its examples are trained in their order.
-        store: Where checkpoints and results go. A killed training goes on from its last whole checkpoint.
+        store: Where checkpoints and results go. A killed training goes on from its last whole checkpoint. Under `accelerate launch` each
+            process calls this with the same arguments, and takes its part of every batch; see `parallel`.
         parent: Key of the finished stage whose adapter is trained further; None starts a fresh adapter on the base model.
         on_progress: Gets, every `log_every` steps, a dict of step, steps, loss (mean since the last, nats per token), lr, grad_norm (before
             clipping), tokens and examples (so far, without padding), seconds. The same lines become metrics.jsonl.
@@ -63,11 +64,13 @@ def train_stage(
     dtype = resolve_dtype(stage.settings.dtype, loaded.model.device)
     key = store.stage_key(parent or loaded.key, stage, str(dtype).removeprefix("torch."))
     gpus = [loaded.model.device] if loaded.model.device.type == "cuda" else []
+    store = parallel.view(store)
     with store.locked(key), torch.random.fork_rng(gpus):
-        if not store.is_done(key):
-            Training(loaded, stage, store, key, parent, dtype).run(on_progress or (lambda line: None))
+        if not parallel.agree(store.is_done(key)):
+            tell = on_progress if parallel.processes()[0] == 0 else None
+            Training(loaded, stage, store, key, parent, dtype).run(tell or (lambda line: None))
         store.drop_checkpoints(key)  # a process may have been killed just before it did
-    return key
+    return parallel.agree(key)  # not before the first process has written it
 
 
 def load_stage(loaded: LoadedModel, store: Store, key: str, *, merge: bool = False) -> Any:
@@ -189,7 +192,7 @@ class Training:
 
     def run(self, on_progress: Callable[[dict], None]) -> None:
         """Trains the stage from its last checkpoint to its end, on its own."""
-        self.begin(self.store.last_checkpoint(self.key))
+        self.begin(parallel.agree(self.store.last_checkpoint(self.key)))
         casts = inputs_as_they_are(self.model) if self.dtype != torch.float32 else nullcontext()
         with merged_forward(self.model, self.mean_tokens), casts:
             self._loop(on_progress)
@@ -201,14 +204,12 @@ class Training:
             rate = self.next_step(batch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(_seed(self.settings.seed, "dropout", self.state.step))
-            with autocast(self.device, self.dtype):
-                value = loss(self.model, batch.to(self.device))
-            value.backward()
+            torch.manual_seed(_seed(self.settings.seed, "dropout", self.state.step, *parallel.number()))
+            value = parallel.backward(batch, weights, self._loss)
             norm = nn.utils.clip_grad_norm_(weights, self.clip, foreach=True)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self.record(value.detach(), norm, rate, on_progress)
+            self.record(value, norm, rate, on_progress)
 
     # --- the parts of a run -----------------------------------------------------------------------------------------------
 
@@ -256,6 +257,10 @@ class Training:
     def clip(self) -> float:
         """The largest norm of a gradient."""
         return self.settings.clip if self.settings.clip > 0 else math.inf
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with autocast(self.device, self.dtype):
+            return loss(self.model, batch.to(self.device))
 
     def _log(self, rate: float, norm: Tensor, on_progress: Callable[[dict], None]) -> None:
         state = self.state
