@@ -98,12 +98,12 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 @contextlib.contextmanager
 def _one_line(folder: Path) -> Iterator[None]:
-    """Turns what the libraries raise on a bad folder into one line; errors of memory and bugs of ours pass through."""
+    """Turns what the libraries raise on a bad folder, which can be anything, into one line; want of memory passes through."""
     try:
         yield
-    except UsageError:
+    except (UsageError, MemoryError):
         raise
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+    except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise UsageError(f"cannot load a model from {str(folder)!r}: {lines[0]}") from error
 
