@@ -312,10 +312,13 @@ def _join_pairs(arguments: list[str]) -> list[str]:
 
 
 def _stopped(number: int, _: object) -> None:
+    """Ends the process at once, which every file survives; while a kernel runs, the engine has handlers of its own.
+
+    An exception is swallowed where it strikes a destructor, and print may be what was interrupted.
+    """
     name = signal.Signals(number).name
-    # Not print, which may be what was interrupted.
     os.write(2, f"pbb: stopped by {name}; what is finished is kept: the same command goes on from there\n".encode())
-    raise SystemExit(128 + number)
+    os._exit(128 + number)
 
 
 def main() -> None:

@@ -104,12 +104,12 @@ def _read_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenize
 
 @contextlib.contextmanager
 def _one_line(folder: Path) -> Iterator[None]:
-    """Turns what the libraries raise on a bad folder into one line; errors of memory and bugs of ours pass through."""
+    """Turns what the libraries raise on a bad folder, which can be anything, into one line; want of memory passes through."""
     try:
         yield
-    except UsageError:
+    except (UsageError, MemoryError):
         raise
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+    except Exception as error:
         if "trust_remote_code" in str(error):
             raise UsageError(f"{str(folder)!r} brings Python code of its own and does not load without it; {NOT_RUN}") from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

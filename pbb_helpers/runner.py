@@ -126,8 +126,8 @@ def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, 
     except Stopped as stop:
         record.data["error"] = record.cell_error("Stopped", f"by {stop}")
         raise
-    except (KeyboardInterrupt, SystemExit):  # before or after the engine had the signals
-        record.data["error"] = record.cell_error("Stopped", "by a signal")
+    except KeyboardInterrupt:  # before or after the engine had the signals
+        record.data["error"] = record.cell_error("Stopped", "by SIGINT")
         raise
     except Exception as error:
         dead = isinstance(error, DeadKernelError)

@@ -21,6 +21,8 @@ import pytest
 from campaign import KINDS
 from notebooks_for_tests import write_notebook
 
+from pbb_helpers.parameters import read_notebook, read_parameters
+from pbb_helpers.programs import UsageError
 from pbb_helpers.run_record import all_runs, read_run
 
 COUNT, SEED = int(os.environ.get("PBB_FAULTS", 32)), int(os.environ.get("PBB_FAULTS_SEED", 0))
@@ -53,6 +55,26 @@ def test_survives(campaign, kind):
     bad = [line for line in lines if line["bad"] is not None]
     assert len(lines) >= 2 and not bad, json.dumps(bad, indent=1)
     faults.SURVIVED[kind] += len(lines)
+
+
+def test_damaged_model_and_notebook_files_are_one_line_or_another_key(shipped_like, tmp_path):
+    """No answers of a damaged model can pass for those of the whole one: it is refused, or known by another key."""
+    from pbb_helpers import models
+
+    draws, key = random.Random(SEED), models.load(str(shipped_like), device="cpu").key
+    for number in range(max(12, COUNT // 4)):
+        folder = tmp_path / str(number)
+        shutil.copytree(shipped_like, folder)
+        path = write_notebook(folder / "tiny.ipynb") if number % 4 == 0 else draws.choice(sorted(folder.glob("*.*")))
+        faults.HARMS[number % 3](path, draws)
+        try:
+            if number % 4 == 0:
+                read_parameters(read_notebook(path), path)
+            else:
+                assert models.load(str(folder), device="cpu").key != key, path
+        except UsageError as error:
+            assert "\n" not in str(error), f"{path}: {error}"
+    faults.SURVIVED["damaged model or notebook"] += number + 1
 
 
 # ---------------------------------------------------------------- a notebook
