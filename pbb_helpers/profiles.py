@@ -39,7 +39,7 @@ CURRICULA_PROFILES = {
 FORWARD = ("base", "in_context", "answers_only", "stage1_only", "proactive", "mixture")
 FORWARD_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=FORWARD),
-    "quick": replace(QUICK, conditions=FORWARD, family_settings=FULL.family_settings),
+    "quick": replace(QUICK, conditions=FORWARD),
     "full": replace(FULL, conditions=FORWARD),
 }
 FULL_FINETUNING_LR = 1e-3
