@@ -65,6 +65,12 @@ def test_a_ratio_is_taken_within_rounds(rows):
     assert nothing.n == 0 and math.isnan(nothing.median)
 
 
+def test_the_alt_text_says_every_number_the_share_of_the_peak_too(rows):
+    yardstick = rows[rows["arm"] == "b"].assign(arm=benchmark.MatmulPeak.name)
+    said = findings.alt(pd.concat([rows, yardstick]), ["of_peak"], ["arm"])
+    assert "a 4 (4 to 6)" in said and "b 1 (1 to 1)" in said and benchmark.MatmulPeak.name not in said
+
+
 def test_bad_measurements_are_refused():
     with pytest.raises(UsageError, match="give each arm a name of its own"):
         benchmark.measure([Fake("a", [], []), Fake("a", [], [])], 1, threads=1)
@@ -174,7 +180,7 @@ def test_goals_met_and_missed_are_said_with_what_bounds_them():
         "2.4 (range 2 to 3, n = 3 rounds). Goal 3: missed by 20 %. By the profile (one thread), the time of ours goes to: 50 % matrix"
         in said
     )
-    assert "8 seeds stacked over 8 single runs: not measured (not there yet); the goal is 2." in said
+    assert "8 seeds stacked over 8 single runs, batch 64: not measured (not there yet); the goal is 2." in said
     assert "Of the answers by x, 50.0 % are" in said
     met = findings.results(pd.concat([measured([1, 1], "ours"), measured([3, 4], "TRL tuned")]))
     assert met.set_index("measure").loc["training, ours over TRL tuned", "verdict"] == "met"
