@@ -16,7 +16,7 @@ report: $(STAMP) ## run the main experiment (PROFILE=smoke|quick|full) and rende
 	@$(PBB) run $(NOTEBOOK) -p profile $(PROFILE)
 
 test: $(STAMP) ## run the whole test suite
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP) ## check style
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

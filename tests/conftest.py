@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -138,10 +139,23 @@ def shipped_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Prints how many faults of which kind were injected and survived, where any were."""
+@pytest.fixture(autouse=True)
+def _faults_in_the_report(record_property) -> Iterator[None]:
+    """Hands the faults that a test counted to its report, which reaches the terminal from another process too."""
     from faults import SURVIVED
 
-    if SURVIVED:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in SURVIVED.items())
-        terminalreporter.write_line(f"faults injected and survived: {SURVIVED.total()} ({kinds})")
+    before = SURVIVED.copy()
+    yield
+    if counted := SURVIVED - before:
+        record_property("faults", dict(counted))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Prints how many faults of which kind were injected and survived, where any were."""
+    survived: Counter[str] = Counter()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", None) == "teardown":
+            survived.update({kind: n for name, counts in report.user_properties if name == "faults" for kind, n in counts.items()})
+    if survived:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in survived.items())
+        terminalreporter.write_line(f"faults injected and survived: {survived.total()} ({kinds})")
