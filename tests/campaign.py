@@ -285,14 +285,14 @@ class Campaign:
         def work() -> None:
             from pbb_helpers import train
 
-            real = train._Training.run
+            real = train.Training.run
 
             def run(training, on_progress) -> None:
                 real(training, on_progress)
                 with log.open("a") as file:
                     file.write(training.key + "\n")
 
-            train._Training.run = run
+            train.Training.run = run
             self.everything(self.root)
 
         pid = os.fork()
