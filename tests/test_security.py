@@ -231,11 +231,11 @@ def test_the_parameter_reaches_the_loading(theirs: Path, monkeypatch) -> None:
     monkeypatch.setattr(models, "load", load)
     values = {name: None for name in profiles.Parameters.model_fields} | {"profile": "smoke", "model": str(theirs)}
     for trusted in (False, True):
-        plan = profiles.proactive(values | {"trust_remote_code": trusted})
+        plan = profiles.experiment(values | {"trust_remote_code": trusted})
         with pytest.raises(Seen, match=f"'trust_remote_code': {trusted}"):
             experiment.run_job(experiment.jobs(plan)[0], theirs.parent / "store")
     with pytest.raises(UsageError, match="trust_remote_code"):
-        profiles.proactive(values | {"trust_remote_code": "yes"})
+        profiles.experiment(values | {"trust_remote_code": "yes"})
 
 
 def test_a_chat_template_runs_in_a_sandbox(tiny_qwen3) -> None:
