@@ -286,7 +286,7 @@ CUNNING = [
     "../evil",
     "..",
     ".",
-    "/tmp/evil",
+    "/no-such-root/evil",
     "a/../../evil",
     "..\\evil",
     "C:\\evil",
