@@ -123,6 +123,18 @@ def still_right(errors: pd.DataFrame, *, fewest: int = 5) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["condition", "mode", "line", "n", "share", "low", "high"])
 
 
+def sources_begun(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns, for each condition and group asked for the source, the share of answers that are the source and of those that begin with it.
+
+    A model whose last training held sources only in front of an execution may go on to step through: that is another failure than not
+    knowing the source. Columns condition, group, n, right, begun.
+    """
+    asked = rows[rows["mode"] == "source"]
+    begun = [f"{text}\n".startswith(f"{gold}\n") for text, gold in zip(asked["generated"], asked["gold"], strict=True)]
+    cells = asked.assign(right=asked["correct"].astype(float), begun=begun).groupby(["condition", "group"], sort=False)
+    return cells.agg(n=("begun", "size"), right=("right", "mean"), begun=("begun", "mean")).reset_index()
+
+
 def in_words(errors: pd.DataFrame, condition: str, mode: str, group: str = "without_io") -> str:
     """Returns a sentence on what the executions of a condition are, and of the wrong ones how many fail on their first line."""
     cell = errors[(errors["condition"] == condition) & (errors["mode"] == mode) & (errors["group"] == group)]

@@ -100,3 +100,13 @@ def test_the_sentence_counts_the_first_lines() -> None:
     )
     assert said.endswith("4 of the 13 wrong ones fail on their first line.") and "wrong source" not in said
     assert "not asked" in traces.in_words(table(), "mixture", "cot")
+
+
+def test_a_source_that_is_stepped_through_is_begun_but_not_right() -> None:
+    texts = [BRANCH.source, f"{BRANCH.source}\n4 > 3 is True", BRANCH.source + "0", LOOP.source]
+    rows = [
+        {"condition": "c", "group": "g", "mode": "source", "generated": t, "gold": BRANCH.source, "correct": t == BRANCH.source}
+        for t in texts
+    ]
+    found = traces.sources_begun(pd.DataFrame([*rows, rows[0] | {"mode": "cot"}])).iloc[0]
+    assert found[["n", "right", "begun"]].tolist() == [4, 0.25, 0.5]
