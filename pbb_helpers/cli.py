@@ -229,7 +229,8 @@ def pretrain(
 
     from pbb_helpers.corpus import Mix
     from pbb_helpers.parameters import Parameter, resolve
-    from pbb_helpers.pretrain import PretrainSettings, main
+    from pbb_helpers.pretrain import main
+    from pbb_helpers.recipes import PretrainSettings
 
     every = (*dataclasses.fields(PretrainSettings), *dataclasses.fields(Mix))
     fields = [f for f in every if f.name != "name" and f.default is not dataclasses.MISSING]

@@ -16,9 +16,9 @@ from pbb_helpers import benchmark, notebook
 from pbb_helpers.benchmark import Missing, Work
 from pbb_helpers.conditions import STAGE1, Budget, Stage
 from pbb_helpers.datasets import draw_dataset
-from pbb_helpers.pretrain import PretrainSettings
 from pbb_helpers.profiles import QUICK
 from pbb_helpers.programs import UsageError
+from pbb_helpers.recipes import PretrainSettings
 from pbb_helpers.stages import build_stage
 
 

@@ -17,115 +17,21 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pbb_helpers.corpus import Mix, conversations, documents
-from pbb_helpers.disk import plain_name
-from pbb_helpers.documents import DESCRIPTION_TEMPLATES, SOURCE_TEMPLATES, Example, call_document
-from pbb_helpers.families.names import draw_names, made_up_names
+from pbb_helpers.corpus import Mix, conversations
+from pbb_helpers.disk import check_manifest, plain_errors, plain_name, write_manifest, write_text
+from pbb_helpers.documents import Example, call_document
+from pbb_helpers.families.names import draw_names
 from pbb_helpers.model_files import hash_files
 from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import UsageError, did_you_mean, family
-
-BEGIN = ["<|pad|>", "<|end|>"]
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """One shipped model: its shape, its budget and its mix. The learning rate is constant at first and falls to zero over the last `decay_share` of the steps.
-
-    `bpe_size` is the size of the tokenizer's vocabulary without the names: with 1,024 for code alone, and 1,280 for a mix with language,
-    a source and its description take as many tokens. Documents longer than `longest` tokens, few and costly, are left out (three
-    statements recalled beside distractors).
-    """
-
-    name: str = "pbb-small"
-    hidden: int = 128
-    layers: int = 6
-    intermediate: int = 384
-    steps: int = 8_000
-    batch_size: int = 160
-    lr: float = 2e-3
-    warmup: int = 200
-    decay_share: float = 0.55
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    dtype: str = "bfloat16"
-    compile: bool = True
-    threads: int = 2
-    seed: int = 0
-    evaluate_every: int = 400
-    questions: int = 400
-    bpe_size: int = 1024
-    longest: int = 112
-    mix: Mix = field(default_factory=Mix)
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "intermediate", "steps", "batch_size", "warmup", "threads", "evaluate_every", "questions"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}; give at least 1")
-        if self.bpe_size < 258:
-            raise UsageError(f"bpe_size {self.bpe_size}; give at least 258: a token for each byte and two of its own")
-        if self.longest < 64:
-            raise UsageError(f"longest {self.longest}; give at least 64 tokens, so that more than the shortest programs are left")
-        if self.hidden % 32:
-            raise UsageError(f"hidden {self.hidden}; give a multiple of 32, the width of an attention head")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise did_you_mean("dtype", self.dtype, ("float32", "bfloat16"))
-        if not (self.lr > 0 and self.clip > 0 and 0 <= self.decay_share <= 1 and self.weight_decay >= 0):
-            raise UsageError(f"lr {self.lr}, clip {self.clip}, decay_share {self.decay_share}, weight_decay {self.weight_decay}; give lr and clip "
-                             "above 0, decay_share from 0 to 1, weight_decay of 0 or more")  # fmt: skip
-
-
-# ---------------------------------------------------------------- the tokenizer
-
-
-def build_tokenizer(folder: Path, *, mix: Mix | None = None, bpe_size: int = 1024, sample: int = 20_000, seed: int = 1) -> Any:
-    """Trains, saves and returns a tokenizer: byte-level BPE, so that any text is encodable, whose tokens may hold spaces.
-
-    It is trained on a sample of the documents of `mix`, by default of those of pbb-small.
-
-    Each digit and each minus sign before a digit is a token of its own, each made-up name is one, and a token never crosses into a
-    new line; "\\n    x = max(x, " may be one, which keeps documents to a third of the length of a word-level vocabulary. In a mix with
-    language a token crosses no end of a sentence either: " Multiply x by " is one, whatever stands before it.
-    """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    mix = mix or Mix()
-    sentences = [pre_tokenizers.Split(Regex(r"(?<=[.:]) "), "merged_with_next")] if mix.language else []
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r"\d|-(?=\d)"), "isolated"),
-        pre_tokenizers.Split("\n", "merged_with_next"),
-        *sentences,
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=bpe_size, special_tokens=BEGIN, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(_corpus(mix, sample, seed), trainer)
-    tokenizer.add_tokens([AddedToken(name, single_word=True, normalized=False) for name in made_up_names()])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=BEGIN[0], eos_token=BEGIN[1], clean_up_tokenization_spaces=False)
-    fast.save_pretrained(folder)
-    return fast
-
-
-def _corpus(mix: Mix, sample: int, seed: int) -> Iterator[str]:
-    """The pieces of text between names: no token may join a name's surroundings into one with the name."""
-    for template in (*SOURCE_TEMPLATES, *(DESCRIPTION_TEMPLATES if mix.language else ())):
-        for _ in range(200):
-            yield from (template + "\n").split("{name}")
-    for example in itertools.islice(documents(mix, seed, names=("zibble", "zabble", "zobble")), sample):
-        for text in (example.prompt, example.completion):
-            yield from text.replace("zabble", "zibble").replace("zobble", "zibble").split("zibble")
-
-
-# ---------------------------------------------------------------- the training
+from pbb_helpers.recipes import LADDER, PretrainSettings
+from pbb_helpers.vocabulary import build_tokenizer
 
 
 def encode_conversation(tokenizer: Any, document: list[Example]) -> tuple[list[int], list[int]]:
@@ -158,6 +64,7 @@ def collate(rows: list[tuple[list[int], list[int]]], multiple: int = 8) -> Any:
 
 
 WINDOW = 16
+CHECKPOINT = "a checkpoint of a pretraining"
 
 
 def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list[list[tuple[list[int], list[int]]]]:
@@ -190,11 +97,11 @@ def windows(folder: Path, settings: PretrainSettings, first: int) -> Iterator[tu
             yield index, rows
 
 
-def learning_rate(step: int, settings: PretrainSettings) -> float:
-    """Returns the rate at a step: warm-up, constant, then linear to zero (so that a run can be prolonged before its decay begins)."""
+def schedule(step: int, settings: PretrainSettings) -> float:
+    """Returns the share of the peak learning rate at a step: warm-up, constant, then linear to zero (so that a run can be prolonged before its decay begins)."""
     start = settings.steps * (1 - settings.decay_share)
     down = 1 - (step - start) / (settings.steps - start) if step > start else 1.0
-    return settings.lr * min(1.0, (step + 1) / settings.warmup) * max(down, 0.0)
+    return min(1.0, (step + 1) / settings.warmup) * max(down, 0.0)
 
 
 def held_out_questions(count: int, seed: int = 10_000, *, language: bool = False) -> dict[str, list[Example]]:
@@ -249,6 +156,21 @@ def new_model(tokenizer: Any, settings: PretrainSettings) -> Any:
     return LlamaForCausalLM(config)
 
 
+def optimizers(model: Any, settings: PretrainSettings) -> list[Any]:
+    """Returns what trains the model: AdamW, or Muon for the matrices of the layers beside AdamW for embeddings and norms."""
+    import torch
+
+    def adamw(parameters: list[Any]) -> Any:
+        return torch.optim.AdamW(parameters, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
+
+    if settings.optimizer == "adamw":
+        return [adamw(list(model.parameters()))]
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    inner = {id(p) for p in matrices}
+    muon = torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, adamw([p for p in model.parameters() if id(p) not in inner])]
+
+
 def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], None] = print, progress: Any = None) -> Path:
     """Trains the model, or goes on where an earlier call was stopped, and returns the folder that holds it with tokenizer and card.
 
@@ -267,8 +189,9 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(folder, mix=settings.mix, bpe_size=settings.bpe_size)
     model = new_model(tokenizer, settings).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
-    state = _resume(folder / "work", settings, model, optimizer)
+    trained_by = optimizers(model, settings)
+    state = _resume(folder / "work", settings, model, trained_by)
+    rates = [(group, group["lr"]) for optimizer in trained_by for group in optimizer.param_groups]
     questions = held_out_questions(settings.questions, language=settings.mix.language > 0)
     plain, start, tokens = model.model, time.monotonic() - state["seconds"], state["tokens"]
     compiled = torch.compile(plain, dynamic=True) if settings.compile else plain
@@ -281,14 +204,15 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
                 break
             if step < state["step"]:  # done before: a finished run ended within this window and is prolonged
                 continue
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, settings)
+            for group, peak in rates:
+                group["lr"] = peak * schedule(step, settings)
             with autocast(device, dtype):
                 value = loss(model, batch.to(device))
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in trained_by:
+                optimizer.step()
+                optimizer.zero_grad()
             tokens += batch.tokens
         step = min((index + 1) * WINDOW, settings.steps)
         model.model = plain
@@ -302,80 +226,102 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
             state["curve"].append({"step": step, "tokens": tokens, "loss": value.item(), **accuracy})
             log(f"in context, n = {settings.questions}: {accuracy}")
             state |= {"step": step, "tokens": tokens, "seconds": seconds, "fixed": _fixed(settings)}
-            _checkpoint(folder / "work", model, optimizer, state)
+            _checkpoint(folder / "work", model, trained_by, state)
     return _finish(folder, model, settings, state)
 
 
-def _checkpoint(folder: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
-    """Writes model, optimizer and progress next to the last good state, then puts it in its place."""
+def _checkpoint(folder: Path, model: Any, trained_by: list[Any], state: dict[str, Any]) -> None:
+    """Writes model, optimizers and progress next to the last good state, seals it, then puts it in its place."""
     from safetensors.torch import save_file
 
-    fresh = folder.with_name("work.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    model.save_pretrained(fresh)
-    moments = {f"{i}.{key}": value.contiguous() for i, s in optimizer.state_dict()["state"].items() for key, value in s.items()}
-    save_file(moments, fresh / "optimizer.safetensors")
-    (fresh / "state.json").write_text(json.dumps(state))
-    old = folder.with_name("work.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)  # deleting it in its place would leave half of it to a run that is killed here
-    os.replace(fresh, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    fresh, old = folder.with_name("work.new"), folder.with_name("work.old")
+    with plain_errors(folder):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        model.save_pretrained(fresh)
+        moments = {
+            f"{which}.{i}.{key}": value.contiguous()
+            for which, optimizer in enumerate(trained_by)
+            for i, values in optimizer.state_dict()["state"].items()
+            for key, value in values.items()
+        }
+        save_file(moments, fresh / "optimizer.safetensors")
+        (fresh / "state.json").write_text(json.dumps(state))
+        write_manifest(fresh, sorted(fresh.iterdir()), CHECKPOINT)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)  # deleting it in its place would leave half of it to a run that is killed here
+        os.replace(fresh, folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _fixed(settings: PretrainSettings) -> dict[str, Any]:
-    """Returns the settings that a run keeps when it goes on: shape and stream of documents (length and decay may change)."""
-    names = ("hidden", "layers", "intermediate", "batch_size", "seed", "bpe_size", "longest", "mix")
+    """Returns the settings that a run keeps when it goes on: shape, optimizer and stream of documents (length and decay may change)."""
+    names = ("hidden", "layers", "intermediate", "batch_size", "seed", "optimizer", "bpe_size", "longest", "mix")
     return json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name in names}))
 
 
-def _resume(folder: Path, settings: PretrainSettings, model: Any, optimizer: Any) -> dict[str, Any]:
+def _resume(folder: Path, settings: PretrainSettings, model: Any, trained_by: list[Any]) -> dict[str, Any]:
+    """Loads the last whole checkpoint into model and optimizers and returns its state; that of a beginning where there is none.
+
+    Raises:
+        UsageError: The checkpoint is damaged, or of another run.
+    """
     from safetensors.torch import load_file
 
-    for place in (folder, folder.with_name("work.new")):
-        if (place / "state.json").exists():
-            before, now = json.loads((place / "state.json").read_text()).get("fixed", {}), _fixed(settings)
-            for name in before:
-                if before[name] != now[name]:
-                    raise UsageError(
-                        f"{folder} holds a run with {name} {before[name]}, not {now[name]}; take another folder or delete this one"
-                    )
-            model.load_state_dict(load_file(place / "model.safetensors"), strict=False)  # the tied head is not stored
-            state: dict[int, dict[str, Any]] = {}
-            for key, value in load_file(place / "optimizer.safetensors").items():
-                index, name = key.split(".", 1)
-                state.setdefault(int(index), {})[name] = value
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-            return json.loads((place / "state.json").read_text())
-    return {"step": 0, "tokens": 0, "seconds": 0.0, "curve": []}
+    # A run that was killed between two renames has left its newest state beside the place, or the one before.
+    found = next((place for place in (folder, folder.with_name("work.new"), folder.with_name("work.old")) if place.exists()
+                  and (place == folder or check_manifest(place, CHECKPOINT) is None)), None)  # fmt: skip
+    if found is None:
+        return {"step": 0, "tokens": 0, "seconds": 0.0, "curve": []}
+    if damage := check_manifest(found, CHECKPOINT):
+        raise UsageError(f"{damage.path} {damage.why}; delete {found} to begin anew: hours of training are in it, so that is left to you")
+    state = json.loads((found / "state.json").read_text())
+    before, now = state["fixed"], _fixed(settings)
+    for name in before:
+        if before[name] != now[name]:
+            raise UsageError(f"{folder} holds a run with {name} {before[name]}, not {now[name]}; take another folder or delete this one")
+    model.load_state_dict(load_file(found / "model.safetensors"), strict=False)  # the tied head is not stored
+    moments: list[dict[int, dict[str, Any]]] = [{} for _ in trained_by]
+    for key, value in load_file(found / "optimizer.safetensors").items():
+        which, index, name = key.split(".", 2)
+        moments[int(which)].setdefault(int(index), {})[name] = value
+    for optimizer, its in zip(trained_by, moments, strict=True):
+        optimizer.load_state_dict({"state": its, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state
 
 
 def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[str, Any]) -> Path:
     """Saves the weights in bfloat16, and the card that says how they came about."""
     import torch
 
-    model.to(torch.bfloat16).save_pretrained(folder)
-    last = state["curve"][-1]
-    card = {
-        "name": settings.name,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "sha256": hash_files(folder),
-        "tokens": state["tokens"],
-        "hours": round(state["seconds"] / 3600, 2),
-        "hardware": f"{platform.machine()}, {settings.threads} threads" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
-        "in_context": {mode: accuracy for mode, accuracy in last.items() if mode not in ("step", "tokens", "loss")},
-        "in_context_n": settings.questions,
-        "settings": asdict(settings),
-        "curve": state["curve"],
-    }
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    fresh = folder / "work.weights"
+    with plain_errors(folder):
+        model.to(torch.bfloat16).save_pretrained(fresh)
+        for path in fresh.iterdir():
+            os.replace(path, folder / path.name)  # whole or absent
+        fresh.rmdir()
+        last = state["curve"][-1]
+        card = {
+            "name": settings.name,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "sha256": hash_files(folder),
+            "tokens": state["tokens"],
+            "hours": round(state["seconds"] / 3600, 2),
+            "hardware": f"{platform.machine()}, {settings.threads} threads"
+            if not torch.cuda.is_available()
+            else torch.cuda.get_device_name(),
+            "in_context": {mode: accuracy for mode, accuracy in last.items() if mode not in ("step", "tokens", "loss")},
+            "in_context_n": settings.questions,
+            "settings": asdict(settings),
+            "curve": state["curve"],
+        }
+        write_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
     return folder
 
 
 def main(name: str = "pbb-small", folder: Path | None = None, **changes: Any) -> Path:
-    """Makes a model; `changes` are fields of `PretrainSettings`, or of `Mix`: `language=0.5` for code and words 1:1.
+    """Makes a model: that of the ladder if `name` is one of them; `changes` are fields of `PretrainSettings` or `Mix`.
 
     Raises:
         UsageError: There is no such setting, or the name cannot name a folder.
@@ -385,6 +331,6 @@ def main(name: str = "pbb-small", folder: Path | None = None, **changes: Any) ->
         if setting not in (*known, *mixed):
             raise did_you_mean("setting", setting, (*known, *mixed))
     mix = {setting: changes.pop(setting) for setting in list(changes) if setting in mixed}
-    settings = PretrainSettings(name=plain_name(name, "model name"), **changes)
+    settings = replace(LADDER.get(name) or PretrainSettings(name=plain_name(name, "model name")), **changes)
     settings = replace(settings, mix=replace(settings.mix, **mix))
     return pretrain(settings, folder or Path("runs") / "pretrain" / name, log=lambda line: print(line, flush=True))

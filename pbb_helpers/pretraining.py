@@ -16,8 +16,9 @@ from pbb_helpers.corpus import Mix, documents
 from pbb_helpers.datasets import generator
 from pbb_helpers.documents import call_document, way_of_answering
 from pbb_helpers.families.names import draw_names
-from pbb_helpers.pretrain import PretrainSettings, pretrain
+from pbb_helpers.pretrain import pretrain
 from pbb_helpers.programs import UsageError, did_you_mean, family
+from pbb_helpers.recipes import PretrainSettings
 
 MODES = ("direct", "cot", "recall")
 LENGTHS = (1, 2, 3, 4)

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from pbb_helpers import corpus, models, pretrain
+from pbb_helpers import corpus, models, pretrain, vocabulary
 from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
 from pbb_helpers.corpus import Mix
 from pbb_helpers.datasets import draw_dataset
@@ -27,8 +27,9 @@ from pbb_helpers.descriptions import find, parse
 from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, call_document, source_document
 from pbb_helpers.evaluate import generate
 from pbb_helpers.families.names import made_up_names
-from pbb_helpers.pretrain import WINDOW, PretrainSettings, learning_rate, window_of_rows
+from pbb_helpers.pretrain import WINDOW, schedule, window_of_rows
 from pbb_helpers.programs import Program, UsageError, family
+from pbb_helpers.recipes import PretrainSettings
 from pbb_helpers.stages import build_stage
 from pbb_helpers.train import loss
 
@@ -87,7 +88,7 @@ def test_digits_and_the_sign_are_tokens_of_their_own(tokenizer):
 
 
 def test_the_tokenizer_is_the_same_in_every_process(shipped_like, tmp_path):
-    code = "import sys; from pathlib import Path; from pbb_helpers.pretrain import build_tokenizer; build_tokenizer(Path(sys.argv[1]), sample=300)"
+    code = "import sys; from pathlib import Path; from pbb_helpers.vocabulary import build_tokenizer; build_tokenizer(Path(sys.argv[1]), sample=300)"
     environment = os.environ | {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "3", "TOKENIZERS_PARALLELISM": "true"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment, timeout=120, capture_output=True)
     assert (tmp_path / "tokenizer.json").read_bytes() == (shipped_like / "tokenizer.json").read_bytes()
@@ -172,12 +173,23 @@ def test_a_single_question_is_encoded_as_finetuning_and_evaluation_do(tokenizer)
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_zero():
-    plan = PretrainSettings(steps=1000, lr=1.0, warmup=100, decay_share=0.2)
-    rates = [learning_rate(step, plan) for step in range(1000)]
-    assert rates[0] == pytest.approx(0.01) and rates[99] == 1.0 and set(rates[99:801]) == {1.0}
-    assert all(a < b for a, b in itertools.pairwise(rates[:100])) and all(a > b for a, b in itertools.pairwise(rates[800:]))
-    assert rates[900] == pytest.approx(0.5) and 0 < rates[-1] == pytest.approx(1 / 200)
-    assert learning_rate(999, replace(plan, decay_share=0.0)) == 1.0
+    plan = PretrainSettings(steps=1000, warmup=100, decay_share=0.2)
+    shares = [schedule(step, plan) for step in range(1000)]
+    assert shares[0] == pytest.approx(0.01) and shares[99] == 1.0 and set(shares[99:801]) == {1.0}
+    assert all(a < b for a, b in itertools.pairwise(shares[:100])) and all(a > b for a, b in itertools.pairwise(shares[800:]))
+    assert shares[900] == pytest.approx(0.5) and 0 < shares[-1] == pytest.approx(1 / 200)
+    assert schedule(999, replace(plan, decay_share=0.0)) == 1.0
+
+
+def test_muon_trains_the_matrices_of_the_layers_and_adamw_the_rest(tokenizer):
+    plan = replace(TINY, optimizer="muon", lr=0.5, matrix_lr=0.25)
+    model = pretrain.new_model(tokenizer, plan)
+    muon, adamw = pretrain.optimizers(model, plan)
+    names = {id(p): name for name, p in model.named_parameters()}
+    held = [{names[id(p)] for group in optimizer.param_groups for p in group["params"]} for optimizer in (muon, adamw)]
+    assert held[0] | held[1] == set(names.values()) and not held[0] & held[1]
+    assert all(name.endswith("_proj.weight") for name in held[0]) and "model.embed_tokens.weight" in held[1]
+    assert (muon.param_groups[0]["lr"], adamw.param_groups[0]["lr"]) == (0.25, 0.5)
 
 
 def test_exact_match_agrees_with_greedy_generation(tokenizer):
@@ -215,7 +227,7 @@ def test_held_out_questions_are_in_context_and_the_same_every_time():
 @pytest.fixture
 def quick(monkeypatch, shipped_like):
     """Small tokenizer, and windows made in this process: the second one is tested once, below."""
-    monkeypatch.setattr(pretrain, "build_tokenizer", partial(pretrain.build_tokenizer, sample=300))
+    monkeypatch.setattr(pretrain, "build_tokenizer", partial(vocabulary.build_tokenizer, sample=300))
 
     def windows(folder, plan, first):
         return (
@@ -242,9 +254,11 @@ def weights(folder) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(quick, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_run_goes_on_to_the_same_weights(quick, tmp_path, optimizer):
+    plan = replace(TINY, optimizer=optimizer)
     lines: list[str] = []
-    whole = pretrain.pretrain(TINY, tmp_path / "whole", log=lines.append)
+    whole = pretrain.pretrain(plan, tmp_path / "whole", log=lines.append)
     card = json.loads((whole / "card.json").read_text())
     assert [point["step"] for point in card["curve"]] == [16, 32] and card["in_context_n"] == 4 and len(lines) == 4
 
@@ -253,16 +267,16 @@ def test_a_stopped_run_goes_on_to_the_same_weights(quick, tmp_path):
             raise KeyboardInterrupt  # after the steps, before their checkpoint
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(TINY, tmp_path / "stopped", log=stop)
+        pretrain.pretrain(plan, tmp_path / "stopped", log=stop)
     assert not (tmp_path / "stopped" / "card.json").exists()
     os.rename(tmp_path / "stopped" / "work", tmp_path / "stopped" / "work.new")  # killed between the two renames
-    resumed = pretrain.pretrain(TINY, tmp_path / "stopped", log=lines.append)
+    resumed = pretrain.pretrain(plan, tmp_path / "stopped", log=lines.append)
     assert weights(resumed) == weights(whole)
     assert json.loads((resumed / "card.json").read_text())["curve"] == card["curve"]
     assert lines[4].startswith("step 32") and len(lines) == 6
 
     before = weights(whole)
-    pretrain.pretrain(TINY, whole, log=lambda line: pytest.fail(line))  # finished: nothing is trained again
+    pretrain.pretrain(plan, whole, log=lambda line: pytest.fail(line))  # finished: nothing is trained again
     assert weights(whole) == before and models.load(str(whole), device="cpu").model.config.hidden_size == 32
 
 
@@ -276,13 +290,27 @@ def test_a_finished_run_is_prolonged_from_where_it_ended(quick, tmp_path):
         pretrain.pretrain(replace(plan, seed=1, steps=60), short, log=lambda line: None)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_named_and_left_where_it_is(quick, tmp_path, name):
+    pretrain.pretrain(TINY, tmp_path, log=lambda line: None)
+    file = tmp_path / "work" / name
+    whole = file.read_bytes()
+    for damage in (whole[: len(whole) // 2], bytes([whole[0] ^ 1]) + whole[1:], b""):
+        file.write_bytes(damage)
+        with pytest.raises(UsageError, match=rf"{name} (has|does not have|cannot be|was changed).*; delete .*work to begin anew"):
+            pretrain.pretrain(TINY, tmp_path, log=lambda line: None)
+        assert file.read_bytes() == damage
+    file.write_bytes(whole)
+    pretrain.pretrain(TINY, tmp_path, log=lambda line: pytest.fail(line))
+
+
 def test_windows_come_from_a_second_process_in_order(shipped_like):
     made = list(pretrain.windows(shipped_like, replace(TINY, steps=3 * WINDOW, batch_size=1), 1))
     assert [index for index, _ in made] == [1, 2] and made[1][1] == window_of_rows(shipped_like, replace(TINY, batch_size=1), 2)
 
 
 def test_a_model_of_both_representations_is_made_and_asked_in_both(monkeypatch, tmp_path):
-    monkeypatch.setattr(pretrain, "build_tokenizer", partial(pretrain.build_tokenizer, sample=300))
+    monkeypatch.setattr(pretrain, "build_tokenizer", partial(vocabulary.build_tokenizer, sample=300))
     small = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__ if name not in ("name", "mix")}
     folder = pretrain.main("both", tmp_path, **small | {"steps": WINDOW, "bpe_size": 600, "longest": 300}, language=0.5)
     card = json.loads((folder / "card.json").read_text())
@@ -294,7 +322,7 @@ def test_a_model_of_both_representations_is_made_and_asked_in_both(monkeypatch, 
 
 
 def test_a_token_of_a_language_mix_crosses_no_end_of_a_sentence(tmp_path):
-    both = pretrain.build_tokenizer(tmp_path, mix=Mix(language=1), bpe_size=800, sample=300)
+    both = vocabulary.build_tokenizer(tmp_path, mix=Mix(language=1), bpe_size=800, sample=300)
     for example in itertools.islice(corpus.documents(Mix(language=1), 3), 50):
         pieces = [both.decode([token]) for token in both.encode(example.prompt)]
         assert "".join(pieces) == example.prompt and not any(". " in piece.rstrip() for piece in pieces), pieces
