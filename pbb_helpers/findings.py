@@ -243,8 +243,17 @@ def _listed(found: Sequence[Difference]) -> str:
 
 
 def _points(found: Difference) -> str:
-    interval = "no interval" if math.isnan(found.low) else f"{_signed(found.low)} to {_signed(found.high)}"
-    return f"{_signed(found.mean)} points, {interval}"
+    return points(found.mean, found.low, found.high)
+
+
+def points(mean: float, low: float, high: float) -> str:
+    """Returns a difference of shares, with its interval, in words.
+
+    >>> points(0.081, 0.04, 0.12)
+    '+8 points, +4 to +12'
+    """
+    interval = "no interval" if math.isnan(low) else f"{_signed(low)} to {_signed(high)}"
+    return f"{_signed(mean)} points, {interval}"
 
 
 def _signed(share: float) -> str:

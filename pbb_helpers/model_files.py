@@ -13,7 +13,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pbb_helpers.markup import shortened
+from pbb_helpers.notebook import runs_root
 from pbb_helpers.programs import UsageError, did_you_mean
+from pbb_helpers.recipes import LADDER
 
 SHIPPED = Path(__file__).parent / "shipped"
 HUB_ID = re.compile(r"(?!.*\.\.)[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
@@ -41,12 +43,14 @@ def find(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str | Non
     """Returns the folder that holds the model, and its key if that is known without reading the files.
 
     Args:
-        spec: A shipped name, a folder or a hub id.
+        spec: A shipped name, another of the ladder that was made here, a folder or a hub id.
         trust_remote_code: Download the Python files of a hub model as well.
     """
     cards = shipped()
     if spec in cards:
         return cards[spec].folder, None
+    if spec in LADDER:
+        return made(spec), None
     try:
         path = Path(spec).expanduser()
         is_folder, is_file = spec.isprintable() and path.is_dir(), spec.isprintable() and path.is_file()
@@ -62,9 +66,21 @@ def find(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str | Non
     if is_path or ("/" in spec and not HUB_ID.fullmatch(spec)):
         raise UsageError(f"model folder {spec!r} does not exist; {_siblings(path)}")
     if not HUB_ID.fullmatch(spec):
-        error = did_you_mean("model", spec, cards)
+        error = did_you_mean("model", spec, {**cards, **LADDER})
         raise UsageError(f"{error}, or give a folder (./my-model) or a hub id (org/name)")
     return _find_on_hub(spec, trust_remote_code)
+
+
+def made(name: str) -> Path:
+    """Returns the folder of a model of the ladder that does not ship and was made here.
+
+    Raises:
+        UsageError: It was not, or is not finished.
+    """
+    folder = runs_root() / "pretrain" / name
+    if not (folder / "card.json").is_file():
+        raise UsageError(f"model {name!r} does not ship and is not made yet; make it with: pbb pretrain --name {name}")
+    return folder
 
 
 def _siblings(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from pbb_helpers.conditions import CONDITIONS, STAGE1, STAGE2, Budget, StageSpec, TrainSettings, condition, knob
 from pbb_helpers.experiment import Experiment, small
 from pbb_helpers.labels import label
-from pbb_helpers.model_files import find, shipped
+from pbb_helpers.model_files import find
 from pbb_helpers.notebook import parameters
 from pbb_helpers.programs import UsageError, did_you_mean
 
@@ -42,10 +42,29 @@ FORWARD_PROFILES = {
     "quick": replace(QUICK, conditions=FORWARD),
     "full": replace(FULL, conditions=FORWARD),
 }
+REPRESENTATIONS = (
+    "in_context",
+    "in_context_description",
+    "stage1_only",
+    "proactive",
+    "description",
+    "code_to_description",
+    "description_to_code",
+)
+REPRESENTATION_PROFILES = {
+    "smoke": replace(PROFILES["smoke"], conditions=REPRESENTATIONS),
+    "quick": replace(QUICK, conditions=("in_context", "in_context_description", "proactive", "description"), seeds=FULL.seeds),
+    "full": replace(FULL, conditions=REPRESENTATIONS),
+}
+REPRESENTATION_MODELS = {
+    "smoke": ("pbb-m", "pbb-m-code"),
+    "quick": ("pbb-m-code", "pbb-m", "pbb-m-words"),
+    "full": ("pbb-m-code", "pbb-m", "pbb-m-words"),
+}
 FULL_FINETUNING_LR = 1e-3
 """Without adapters the same model takes half the rate (at 2e-3 it forgets what it could)."""
 LLM_LR = 2e-4
-"""Adapters on a pretrained LLM take a tenth of the rate that suits the shipped models."""
+"""Adapters on a pretrained LLM take a tenth of the rate that suits the models that we make (those with a card)."""
 
 
 class Parameters(BaseModel):
@@ -80,14 +99,14 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     given = parameters(Parameters, values)
     if given.profile not in profiles:
         raise did_you_mean("profile", given.profile, profiles)
-    find(given.model, trust_remote_code=given.trust_remote_code)
+    made_here = (find(given.model, trust_remote_code=given.trust_remote_code)[0] / "card.json").is_file()
     for name in given.conditions or ():
         condition(name)
     base = profiles[given.profile]
     budget = base.budget
     if given.conditions and not any(condition(name).stages for name in given.conditions):
         raise UsageError(f"conditions {', '.join(given.conditions)} train nothing; add one that does, for example proactive")
-    default = LLM_LR if given.model not in shipped() else FULL_FINETUNING_LR if given.method == "full" else None
+    default = LLM_LR if not made_here else FULL_FINETUNING_LR if given.method == "full" else None
     stage1 = _changed(
         budget.stage1,
         batch_size=given.batch_size,
@@ -108,6 +127,36 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     )  # fmt: skip
 
 
+class SeveralModels(BaseModel):
+    """What a notebook on several models has in place of `model`, and how their stages are matched."""
+
+    model_config = ConfigDict(strict=True)
+
+    models: list[str] | None = None
+    match: str = "documents"
+
+
+def experiments(
+    values: Mapping[str, Any], profiles: Mapping[str, Experiment], models: Mapping[str, tuple[str, ...]]
+) -> tuple[Experiment, tuple[str, ...]]:
+    """Returns the experiment that a notebook on several models asks for, on the first of them, and the models.
+
+    Raises:
+        UsageError: A parameter is not valid, or the models cannot share one learning rate since only some of them are ours.
+    """
+    given = parameters(SeveralModels, values)
+    profile = values.get("profile")
+    if profile not in profiles:
+        raise did_you_mean("profile", str(profile), profiles)
+    names = tuple(given.models if given.models is not None else models[profile])
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"models {list(names)}; give at least one, each once")
+    plans = [experiment({**values, "model": name}, profiles) for name in names]
+    if len({plan.budget for plan in plans}) > 1:
+        raise UsageError(f"models {', '.join(names)} are partly ours and partly not, and would be trained at different rates; give lr")
+    return replace(plans[0], budget=replace(plans[0].budget, match=given.match)), names
+
+
 def _place(name: str) -> tuple[int, str, float]:
     """Returns where a condition stands in a table: in the order of the registry, then the knobs by value."""
     turned = knob(name)
@@ -119,11 +168,11 @@ def _changed(thing: Any, **changes: Any) -> Any:
     return replace(thing, **{name: value for name, value in changes.items() if value is not None})
 
 
-def facts(experiment: Experiment) -> dict[str, Any]:
-    """Returns what a reader must know of an experiment's size, in words and numbers."""
+def facts(experiment: Experiment, models: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what a reader must know of an experiment's size, in words and numbers; `models` where it is run on several."""
     budget = experiment.budget
     return {
-        "model": experiment.model + (", its own Python code is run" if experiment.trust_remote_code else ""),
+        "model": (", ".join(models) or experiment.model) + (", its own Python code is run" if experiment.trust_remote_code else ""),
         "family": experiment.family + "".join(f", {name} {value}" for name, value in experiment.family_settings),
         "conditions": ", ".join(experiment.conditions),
         "seeds (each draws programs, inputs, documents, initial weights)": ", ".join(map(str, experiment.seeds)),
@@ -142,9 +191,10 @@ def facts(experiment: Experiment) -> dict[str, Any]:
     )
 
 
-def table(experiment: Experiment) -> pd.DataFrame:
+def table(experiment: Experiment, models: Sequence[str] = ()) -> pd.DataFrame:
     """Returns the same as a table of two columns."""
-    return pd.DataFrame({"": list(facts(experiment)), "value": [str(value) for value in facts(experiment).values()]})
+    said = facts(experiment, models)
+    return pd.DataFrame({"": list(said), "value": [str(value) for value in said.values()]})
 
 
 def _mix(spec: StageSpec) -> str:

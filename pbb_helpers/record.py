@@ -105,11 +105,16 @@ def _origin(run: dict[str, Any]) -> str:
 
 
 def _markdown(table: pd.DataFrame, group: str) -> list[str]:
-    cells = {(r.condition, r.mode): r for r in table[table["group"] == group].itertuples()}
-    modes = [mode for mode in MODES if any((c, mode) in cells for c in set(table["condition"]))]
-    lines = [f"| condition | {' | '.join(label(mode) for mode in modes)} |", "|---" * (len(modes) + 1) + "|"]
-    for condition in in_order(table["condition"]):
-        lines.append(f"| {label(condition)} | {' | '.join(_cell(cells.get((condition, mode))) for mode in modes)} |")
+    """Returns the table of a group: a line per condition, within each value of what the notebook varies (the columns before the condition)."""
+    axes = list(table.columns[: table.columns.get_loc("condition")])
+    table = table[table["group"] == group]
+    modes = [mode for mode in MODES if mode in set(table["mode"])]
+    lines = [f"| {' | '.join([*axes, 'condition', *map(label, modes)])} |", "|---" * (len(axes) + len(modes) + 1) + "|"]
+    for values, part in table.groupby(axes, sort=False) if axes else [((), table)]:
+        cells = {(r.condition, r.mode): r for r in part.itertuples()}
+        for condition in in_order(part["condition"]):
+            shown = [*map(_plain, values), label(condition), *(_cell(cells.get((condition, mode))) for mode in modes)]
+            lines.append(f"| {' | '.join(shown)} |")
     return lines
 
 

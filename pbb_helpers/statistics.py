@@ -108,8 +108,8 @@ def results(rows: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0, by: Iterab
     by = list(by)
     lines = []
     for key, cell in prepare(rows).groupby(by, sort=True):
-        totals, counts, seeds = _counts(cell, "score")
-        parsed, _, _ = _counts(cell, "parsed")
+        totals, counts, seeds = per_program(cell, "score")
+        parsed, _, _ = per_program(cell, "parsed")
         for i, name in enumerate(seeds):
             lines.append(
                 {**dict(zip(by, key, strict=True)), "seed": name, **_line(totals[:, [i]], counts[:, [i]], parsed[:, [i]], n_boot, seed)}
@@ -193,10 +193,8 @@ def difference(rows: pd.DataFrame, a: str, b: str, *, mode: str, group: str, n_b
 
 def paired(frame: pd.DataFrame, a: str, b: str, *, mode: str, group: str, n_boot: int = 2000, seed: int = 0) -> Difference:
     """Returns what `difference` returns, from rows that went through `prepare` already."""
-    cell = frame[(frame["mode"] == mode) & (frame["group"] == group)]
-    pairs = _pairs(cell[cell["condition"] == a], cell[cell["condition"] == b], a, b, where=f"mode {mode}, group {group}")
-    pairs["score"] = pairs["score_a"] - pairs["score_b"]
-    totals, counts, seeds = _counts(pairs, "score")
+    pairs = question_differences(frame, a, b, mode=mode, group=group)
+    totals, counts, seeds = per_program(pairs, "score")
     seed_means = tuple(float(x) for x in totals.sum(axis=0) / counts.sum(axis=0))
     mean_a, mean_b = (float(pairs.groupby("seed")[column].mean().mean()) for column in ("score_a", "score_b"))
     interval = intervals.difference_interval(totals, counts, a=mean_a, b=mean_b, n_boot=n_boot, seed=seed)
@@ -205,6 +203,20 @@ def paired(frame: pd.DataFrame, a: str, b: str, *, mode: str, group: str, n_boot
     seed_low, seed_high = intervals.t_interval(seed_means, lowest=-1.0)
     return Difference(a, b, mode, group, float(np.mean(seed_means)), *interval, seed_low, seed_high, seed_means,
                       len(pairs), len(seeds), len(totals), above or below)  # fmt: skip
+
+
+def question_differences(frame: pd.DataFrame, a: str, b: str, *, mode: str, group: str) -> pd.DataFrame:
+    """Returns one row per question that both conditions answered: seed, program, input, cluster, score_a, score_b and `score`, their difference.
+
+    Args:
+        frame: Rows that went through `prepare`.
+
+    Raises:
+        UsageError: A condition has no such answers, or the two were not asked the same questions.
+    """
+    cell = frame[(frame["mode"] == mode) & (frame["group"] == group)]
+    pairs = _pairs(cell[cell["condition"] == a], cell[cell["condition"] == b], a, b, where=f"mode {mode}, group {group}")
+    return pairs.assign(score=pairs["score_a"] - pairs["score_b"])
 
 
 def failures(rows: pd.DataFrame, *, mode: str = "recall", group: str = "without_io") -> pd.DataFrame:
@@ -280,8 +292,8 @@ def _seed_text(seed: object) -> str:
     return str(int(seed)) if isinstance(seed, float) and seed.is_integer() else str(seed)
 
 
-def _counts(cell: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Sums and numbers of answers, both (programs, seeds), programs and seeds sorted; and the seeds."""
+def per_program(cell: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Returns sums of `column` and numbers of answers, both (programs, seeds), programs and seeds sorted; and the seeds."""
     table = cell.groupby(["cluster", "seed"])[column].agg(["sum", "count"]).unstack("seed", fill_value=0)
     seeds = sorted(map(str, table["sum"].columns), key=lambda seed: (int(seed) if seed.isdigit() else 0, seed))
     return table["sum"][seeds].to_numpy(float), table["count"][seeds].to_numpy(float), seeds
