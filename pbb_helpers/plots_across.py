@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, NullLocator
 from pbb_helpers import statistics
 from pbb_helpers.labels import MODE_COLOURS, colour, in_order, label, marker
 from pbb_helpers.plots import INTERVAL
-from pbb_helpers.theme import FLOOR_LINE, GREY, PERCENT, counts_text, footnote, themed
+from pbb_helpers.theme import FLOOR_LINE, GREY, PERCENT, counts_text, footnote, number_range, themed
 
 MODES = ("direct", "cot", "recall", "source")
 UNTUNED = ("in_context", "in_context_description")
@@ -43,7 +43,7 @@ def accuracy_along(table: pd.DataFrame, column: str, *, modes: Iterable[str] = M
         panel = shown[shown["mode"] == mode]
         for name, shift in zip(names, np.linspace(-1, 1, len(names)) if len(names) > 1 else [0.0], strict=True):
             _line(ax, panel[panel["condition"] == name].assign(x=panel[column].map(places)), name, shift, logarithmic=at is not None)
-        if floors is not None:
+        if floors is not None and mode != "source":  # who does not know the program cannot write it
             ax.axhline(statistics.highest_floor(floors, mode)[1], **FLOOR_LINE, zorder=1.5)
         _axis(ax, values, places, xlabel, logarithmic=at is not None)
         ax.set_title(label(mode))
@@ -55,7 +55,7 @@ def accuracy_along(table: pd.DataFrame, column: str, *, modes: Iterable[str] = M
         for n in names
     ]
     if floors is not None:
-        best = dict.fromkeys(statistics.highest_floor(floors, mode) for mode in modes)
+        best = dict.fromkeys(statistics.highest_floor(floors, mode) for mode in modes if mode != "source")
         handles.append(Line2D([], [], **FLOOR_LINE, label="floor: " + ", ".join(f"{label(n)} ({100 * v:.0f} %)" for n, v in best)))
     fig.legend(handles=handles, loc="outside upper center", ncols=3)
     footnote(fig, f"Each point: {counts_text(shown[shown['seed'] == 'all'])}; small dots: one seed each. {INTERVAL}.")
@@ -96,7 +96,7 @@ def differences(table: pd.DataFrame, *, column: str = "model", title: str = "", 
     Args:
         table: From `across.contrasts`: `column`, mode, effect, low, high, n, n_programs, n_seeds, apart.
         column: What stands at the rows.
-        title: What is positive, for the axis.
+        title: What is positive.
         names: Words for the values of the column.
     """
     modes, values = list(dict.fromkeys(table["mode"])), list(dict.fromkeys(table[column]))
@@ -116,14 +116,11 @@ def differences(table: pd.DataFrame, *, column: str = "model", title: str = "", 
         ax.set_title(label(mode))
         ax.set_yticks(range(len(values)), [(names or {}).get(value, str(value)) for value in values])
         ax.tick_params(axis="y", length=0)
+        ax.set_xlabel("points")
         ax.grid(axis="x")
     axes[0].set_ylim(len(values) - 0.5, -0.5)
-    fig.supxlabel(title, fontsize=9)
-    n = (
-        f"n = {int(table['n'].min())} to {int(table['n'].max())} pairs"
-        if table["n"].nunique() > 1
-        else f"n = {int(table['n'].iloc[0])} pairs"
-    )
-    footnote(fig, f"Each line: {n} over {int(table['n_programs'].max())} programs, {int(table['n_seeds'].max())} seeds; 95 % interval of the paired difference over "
+    fig.suptitle(title, fontsize=10)
+    seeds = number_range(table["n_seeds"])
+    footnote(fig, f"Each line: n = {number_range(table['n'])} pairs over {number_range(table['n_programs'])} programs, {seeds} seed{'' if seeds == '1' else 's'}; 95 % interval of the paired difference over "
                   "programs, seeds held. Filled: it excludes zero and every seed agrees.")  # fmt: skip
     return fig
