@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from pbb_helpers.conditions import MAIN, Budget, Condition, StageSpec, condition
+from pbb_helpers.budget import Budget
+from pbb_helpers.conditions import MAIN, Condition, condition
 from pbb_helpers.datasets import Dataset, draw_dataset, generator
 from pbb_helpers.documents import (
     N_TEMPLATES,
@@ -29,6 +30,7 @@ from pbb_helpers.documents import (
 from pbb_helpers.model_files import find
 from pbb_helpers.processes import follow_parent, lean_memory, release_memory
 from pbb_helpers.programs import Program, UsageError, family
+from pbb_helpers.specs import StageSpec
 from pbb_helpers.stages import build_stage
 from pbb_helpers.store import Store, digest
 

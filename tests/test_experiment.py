@@ -17,11 +17,13 @@ import psutil
 import pytest
 
 from pbb_helpers import evaluate, experiment, statistics, train
-from pbb_helpers.conditions import MAIN, Budget, TrainSettings, condition
+from pbb_helpers.budget import Budget
+from pbb_helpers.conditions import MAIN, condition
 from pbb_helpers.descriptions import find
 from pbb_helpers.documents import WORD_MODES
 from pbb_helpers.experiment import Experiment, jobs, run, run_job
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import TrainSettings
 from pbb_helpers.store import Store
 
 SETTINGS = TrainSettings(rank=2, alpha=4, batch_size=4, dtype="float32", checkpoint_every=2, log_every=1)
@@ -29,7 +31,8 @@ BUDGET = Budget(SETTINGS, replace(SETTINGS, lr=1e-3), stage1_steps=5, stage2_ste
 DRIVER = """
 import multiprocessing, os, signal, sys
 from pathlib import Path
-from pbb_helpers.conditions import Budget, TrainSettings
+from pbb_helpers.budget import Budget
+from pbb_helpers.settings import TrainSettings
 from pbb_helpers.experiment import Experiment, run
 from pbb_helpers.programs import UsageError
 
@@ -56,7 +59,8 @@ import torch
 
 torch.set_num_threads(1)
 from pbb_helpers import experiment
-from pbb_helpers.conditions import Budget, TrainSettings
+from pbb_helpers.budget import Budget
+from pbb_helpers.settings import TrainSettings
 from pbb_helpers.experiment import Experiment
 
 plan, root = eval(sys.argv[1]), Path(sys.argv[2])
