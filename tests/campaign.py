@@ -39,7 +39,7 @@ def experiment(model: str):
     """Returns the smallest experiment with two stages, asked in two ways only."""
     from pbb_helpers.budget import Budget
     from pbb_helpers.conditions import CONDITIONS
-    from pbb_helpers.experiment import Experiment
+    from pbb_helpers.plan import Experiment
     from pbb_helpers.settings import TrainSettings
 
     CONDITIONS["proactive"] = replace(CONDITIONS["proactive"], modes=("direct", "source"))
@@ -80,7 +80,7 @@ class Campaign:
 
     def everything(self, root: Path) -> None:
         """Runs the experiment in this process and leaves its table."""
-        from pbb_helpers.experiment import jobs, run_job
+        from pbb_helpers.jobs import jobs, run_job
 
         rows = [row for job in jobs(self.plan) for row in run_job(job, root)[0]]
         (self.folder / f"{root.name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -418,7 +418,8 @@ from pbb_helpers.conditions import CONDITIONS
 from pbb_helpers.settings import TrainSettings
 from pbb_helpers.datasets import draw_dataset
 from pbb_helpers.stages import build_stage
-from pbb_helpers.experiment import Experiment, questions
+from pbb_helpers.plan import Experiment
+from pbb_helpers.questions import questions
 from pbb_helpers.programs import family
 from pbb_helpers.store import digest
 
