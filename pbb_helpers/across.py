@@ -13,8 +13,9 @@ import pandas as pd
 from pbb_helpers import experiment, findings, intervals, statistics
 from pbb_helpers.conditions import condition
 from pbb_helpers.documents import way_of_answering
-from pbb_helpers.experiment import Experiment, Results
+from pbb_helpers.experiment import Results
 from pbb_helpers.labels import label
+from pbb_helpers.plan import Experiment
 from pbb_helpers.programs import UsageError
 
 IN_CODE = {"direct": "direct", "cot": "cot", "recall": "recall", "source": "source"}
