@@ -99,20 +99,17 @@ def contrasts(
     return pd.DataFrame(lines)
 
 
-def outcomes(
+def claims(
     predictions: Mapping[str, Sequence[findings.Prediction]], rows: pd.DataFrame, table: pd.DataFrame, floors: pd.DataFrame
 ) -> pd.DataFrame:
-    """Returns `findings.outcomes` of each model's predictions, with a column `model`; models that were not run are left out."""
+    """Returns `findings.claims` of each model's predictions, with a column `model`; models that were not run are left out."""
     known = set(rows["model"])
     lines = [
-        findings.outcomes(some, rows[rows["model"] == model], table=table[table["model"] == model], floors=floors).assign(model=model)
+        findings.claims(some, rows[rows["model"] == model], table=table[table["model"] == model], floors=floors).assign(model=model)
         for model, some in predictions.items()
         if model in known
     ]
-    if not lines:
-        return pd.DataFrame(columns=["model", "prediction"])
-    found = pd.concat(lines, ignore_index=True)
-    return found[["model", *(column for column in found if column != "model")]]
+    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=[*findings.CLAIM, "model"])
 
 
 def interactions(rows: pd.DataFrame, a: str, b: str, pairs: Iterable[tuple[str, str]], modes: Iterable[str]) -> pd.DataFrame:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from pbb_helpers.labels import in_order, label
 from pbb_helpers.statistics import Difference, failures, highest_floor, paired, prepare
 
+CLAIM = ("claim", "expected", "verdict", "effect", "low", "high", "n", "n_programs", "n_seeds", "came_true")
 CONTROLS = ("stage1_only", "source_only", "shuffled_source")
 EXECUTION = ("direct", "cot", "recall", "recall_description")
 MODE_WORDS = {
@@ -289,35 +290,65 @@ class Prediction(NamedTuple):
     expected: str
 
 
-def outcomes(
+def claims(
     predictions: Sequence[Prediction], rows: pd.DataFrame, *, floors: pd.DataFrame | None = None, table: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Returns each prediction beside what came out: columns prediction, expected, found, difference, came true.
+    """Returns what came of each prediction, in numbers.
 
-    `b` may be "floor", the highest of `floors`, with which the interval of `a` in `table` is compared.
+    Columns: claim, expected, verdict ("above", "below", "no difference shown", "not run"), effect, low, high (the accuracy of `a` minus that of `b`,
+    as shares, with its 95 % interval over programs), n (pairs, or answers), n_programs, n_seeds, came_true. `b` may be "floor", the
+    highest of `floors`: then the interval is that of `a` in `table`.
     """
     frame = prepare(rows)
     lines = []
     for p in predictions:
-        if p.a not in set(frame["condition"]) or (p.b != "floor" and p.b not in set(frame["condition"])):
-            found, difference = "not run", ""
-        elif p.b == "floor":
-            found, difference = _against_floor(p, table, floors)
-        else:
-            d = paired(frame, p.a, p.b, mode=p.mode, group="without_io")
-            found = ("above" if d.mean > 0 else "below") if d.apart else "no difference shown"
-            difference = _points(d)
-        lines.append({"prediction": p.text, "expected": p.expected, "found": found, "difference": difference,
-                      "came true": "-" if found == "not run" else "yes" if found == p.expected or (p.expected == "not above" and found != "above") else "no"})  # fmt: skip
-    return pd.DataFrame(lines)
+        line = _claim(p, frame, floors, table)
+        verdict = line["verdict"]
+        came_true = verdict == p.expected or (p.expected == "not above" and verdict != "above")
+        lines.append(
+            {"claim": p.text, "expected": p.expected} | line | {"came_true": "-" if verdict == "not run" else "yes" if came_true else "no"}
+        )
+    return pd.DataFrame(lines, columns=list(CLAIM))
 
 
-def _against_floor(p: Prediction, table: pd.DataFrame | None, floors: pd.DataFrame | None) -> tuple[str, str]:
+def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, table: pd.DataFrame | None) -> dict[str, object]:
+    asked = frame[(frame["mode"] == p.mode) & (frame["group"] == "without_io")]["condition"]
+    if not {p.a, p.b} - {"floor"} <= set(asked):
+        return {"verdict": "not run"}
+    if p.b != "floor":
+        d = paired(frame, p.a, p.b, mode=p.mode, group="without_io")
+        verdict = ("above" if d.mean > 0 else "below") if d.apart else "no difference shown"
+        return {
+            "verdict": verdict,
+            "effect": d.mean,
+            "low": d.low,
+            "high": d.high,
+            "n": d.n,
+            "n_programs": d.n_programs,
+            "n_seeds": d.n_seeds,
+        }
     if table is None or floors is None:
         raise ValueError("a prediction against the floor needs table and floors")
     line = _cell(table, p.a, p.mode, "without_io")
-    if line is None:
-        return "not run", ""
-    name, floor = highest_floor(floors, p.mode)
-    found = "above" if line["low"] > floor else "below" if line["high"] < floor else "no difference shown"
-    return found, f"{_percent(line['accuracy'])} ({_span(line)}) against {_percent(floor)} ({name})"
+    assert line is not None
+    floor = highest_floor(floors, p.mode)[1]
+    verdict = "above" if line["low"] > floor else "below" if line["high"] < floor else "no difference shown"
+    ends = {name: line[column] - floor for name, column in (("effect", "accuracy"), ("low", "low"), ("high", "high"))}
+    return {"verdict": verdict} | ends | {name: line[name] for name in ("n", "n_programs", "n_seeds")}
+
+
+def outcomes(found: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table of `claims` in words: columns prediction, expected, found, difference, n, came true; others stay in front."""
+    run = found["verdict"] != "not run"
+    said = found[[column for column in found if column not in CLAIM]].copy()
+    said["prediction"], said["expected"], said["found"] = found["claim"], found["expected"], found["verdict"]
+    said["difference"] = [
+        points(line.effect, line.low, line.high) if ran else "" for line, ran in zip(found.itertuples(), run, strict=True)
+    ]
+    said["n"] = [_behind(line) if ran else "" for line, ran in zip(found.itertuples(), run, strict=True)]
+    said["came true"] = found["came_true"]
+    return said
+
+
+def _behind(line: Any) -> str:
+    return f"{line.n:.0f} over {line.n_programs:.0f} programs, {line.n_seeds:.0f} seed{'' if line.n_seeds == 1 else 's'}"

@@ -71,22 +71,23 @@ def runs_root() -> Path:
     return root / "runs"
 
 
-def record(*, rows: Any = None, results: Any = None, headline: str | None = None, folder: Path | None = None) -> Path:
-    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, headline.txt.
+def record(*, rows: Any = None, results: Any = None, claims: Any = None, headline: str | None = None, folder: Path | None = None) -> Path:
+    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, claims.csv, headline.txt.
 
     Args:
         rows: A DataFrame or an iterable of dicts, one per answer.
         results: A DataFrame with columns condition, mode, group, seed, n, accuracy, low, high, …
+        claims: A DataFrame of `findings.claims`, for the table of claims.
         headline: One line for the terminal and the top of the report.
         folder: Where; `run_folder()` by default.
     """
     folder = Path(folder) if folder else run_folder()
     with plain_errors(folder):
-        _write(folder, rows, results, headline)
+        _write(folder, rows, results, claims, headline)
     return folder
 
 
-def _write(folder: Path, rows: Any, results: Any, headline: str | None) -> None:
+def _write(folder: Path, rows: Any, results: Any, claims: Any, headline: str | None) -> None:
     if rows is not None:
         lines = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
         write_text(
@@ -94,6 +95,8 @@ def _write(folder: Path, rows: Any, results: Any, headline: str | None) -> None:
         )
     if results is not None:
         write_text(folder / "results.csv", results.to_csv(index=False))
+    if claims is not None:
+        write_text(folder / "claims.csv", claims.to_csv(index=False))
     if headline is not None:
         write_text(folder / "headline.txt", " ".join(visible(headline).split()) + "\n")
 

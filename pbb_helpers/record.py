@@ -20,6 +20,7 @@ from pbb_helpers.provenance import hardware_line
 from pbb_helpers.run_record import RunResult, damage_of
 
 MODES = ("direct", "cot", "recall", "recall_description", "source", "description")
+CLAIMS = "<!-- claims: begin -->"
 FLOORED = ("direct", "cot", "recall", "recall_description")
 
 
@@ -40,10 +41,15 @@ def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
     with plain_errors(folder):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(run.folder / "figures", folder)
-        shutil.copy(run.folder / "results.csv", folder / "results.csv")
+        for table in ("results.csv", "claims.csv"):
+            if (run.folder / table).is_file():
+                shutil.copy(run.folder / table, folder / table)
         facts = {key: run.record.get(key) for key in ("notebook", "parameters", "started", "seconds", "commit", "hardware", "versions")}
         write_text(folder / "run.json", json.dumps(facts | {"headline": run.headline}, indent=1) + "\n")
-        write_text(readme, with_block(readme.read_text(encoding="utf-8"), name, block(folder)))
+        text = with_block(readme.read_text(encoding="utf-8"), name, block(folder))
+        if CLAIMS in text:
+            text = with_block(text, "claims", claims_table(figures))
+        write_text(readme, text)
     return [*sorted(folder.iterdir()), readme]
 
 
@@ -78,6 +84,21 @@ def block(folder: Path) -> str:
         f"{_origin(run)}."
     )
     return "\n".join(parts)
+
+
+def claims_table(figures: Path) -> str:
+    """Returns what every recorded notebook predicted and what came out, as Markdown: one line a claim."""
+    lines = ["| claim | notebook | effect (points) | 95 % interval | n | verdict | predicted |", "|---|---|---|---|---|---|---|"]
+    for file in sorted(figures.glob("*/claims.csv")):
+        table = pd.read_csv(file)
+        for line in table[table["verdict"] != "not run"].itertuples():
+            claim = f"{line.model}: {line.claim}" if "model" in table else line.claim
+            interval = "none" if pd.isna(line.low) else f"{100 * line.low:+.0f} to {100 * line.high:+.0f}"
+            seeds = f"{line.n_seeds:.0f} seed{'' if line.n_seeds == 1 else 's'}"
+            shown = [claim, file.parent.name, f"{100 * line.effect:+.0f}", interval, f"{line.n:.0f}, {line.n_programs:.0f} programs, {seeds}", line.verdict,
+                     line.came_true]  # fmt: skip
+            lines.append(f"| {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 def plain_table(table: pd.DataFrame) -> list[str]:

@@ -48,11 +48,18 @@ def test_predictions_stand_beside_what_came_out() -> None:
     found = pd.concat([rows("proactive", 50), rows("stage1_only", 3), rows("mixture", 50)])
     table = statistics.results(found)
     floors = pd.DataFrame([{"seed": "all", "floor": "best constant", "n": 60, "accuracy": 0.1}])
-    outcome = findings.outcomes(PREDICTIONS, found, floors=floors, table=table).set_index("prediction")
+    claims = findings.claims(PREDICTIONS, found, floors=floors, table=table)
+    outcome = findings.outcomes(claims).set_index("prediction")
     assert outcome["found"].to_dict() == {
         "more": "above", "less": "below", "same": "no difference shown", "floor": "above", "low floor": "no difference shown", "absent": "not run"
     }  # fmt: skip
     assert outcome["came true"].to_dict() == {"more": "yes", "less": "no", "same": "yes", "floor": "yes", "low floor": "no", "absent": "-"}
+    numbers = claims.set_index("claim")
+    assert numbers.loc["floor", ["effect", "low"]].tolist() == pytest.approx(
+        [50 / 60 - 0.1, table[table["condition"] == "proactive"]["low"].iloc[-1] - 0.1]
+    )
+    assert numbers.loc["less", "effect"] == pytest.approx(47 / 60) and numbers.loc["absent", ["effect", "n"]].isna().all()
+    assert outcome["difference"]["absent"] == "" and outcome["n"]["more"].endswith("1 seed")
 
 
 def test_pretraining_sentences_say_whether_the_targets_are_met() -> None:

@@ -36,6 +36,11 @@ def test_each_recorded_figure_has_its_csv_alt_text_and_provenance(folder: Path) 
         assert facts["alt"].strip() and facts["provenance"]["commit"]
 
 
+def test_readme_shows_the_recorded_claims() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert record.with_block(text, "claims", record.claims_table(ROOT / "figures")) == text, "run: pbb record on any finished run"
+
+
 def finished(folder: Path, status: str = "completed") -> RunResult:
     (folder / "figures").mkdir(parents=True)
     (folder / "figures" / "accuracy.png").write_bytes(b"png")
@@ -62,6 +67,47 @@ def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "01_x" / "accuracy.png").read_bytes() == b"png"
     record.record(finished(tmp_path / "again"), tmp_path / "figures", readme)
     assert readme.read_text() == text
+
+
+def test_the_claims_of_all_notebooks_stand_in_one_table(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n<!-- claims: begin -->\n<!-- claims: end -->\n")
+    line = {
+        "claim": "more",
+        "expected": "above",
+        "verdict": "above",
+        "effect": 0.08,
+        "low": 0.041,
+        "high": 0.12,
+        "n": 60,
+        "n_programs": 30,
+        "n_seeds": 1,
+    }
+    other = {"claim": "never run", "expected": "above", "verdict": "not run", "came_true": "-", "model": "m"}
+    run = finished(tmp_path / "run")
+    pd.DataFrame([line | {"came_true": "yes"}]).to_csv(run.folder / "claims.csv", index=False)
+    elsewhere = tmp_path / "figures" / "02_y"
+    elsewhere.mkdir(parents=True)
+    pd.DataFrame([line | {"came_true": "no", "model": "m", "low": None, "high": None, "n_seeds": 2}, other]).to_csv(
+        elsewhere / "claims.csv", index=False
+    )
+    record.record(run, tmp_path / "figures", readme)
+    text = readme.read_text()
+    assert "| more | 01_x | +8 | +4 to +12 | 60, 30 programs, 1 seed | above | yes |" in text
+    assert "| m: more | 02_y | +8 | none | 60, 30 programs, 2 seeds | above | no |" in text and "never run" not in text
+    assert (tmp_path / "figures" / "01_x" / "claims.csv").is_file()
+
+
+def test_a_line_for_each_value_of_what_a_notebook_varies(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    table = pd.read_csv(run.folder / "results.csv", dtype={"seed": str})
+    two = [table.assign(model=model, accuracy=value) for model, value in (("one", 0.5), ("two", 0.25))]
+    pd.concat(two)[["model", *table.columns]].to_csv(run.folder / "results.csv", index=False)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")
+    record.record(run, tmp_path / "figures", readme)
+    assert "| model | condition | direct | chain of thought |" in readme.read_text()
+    assert "| one | untuned | 50 (25 to 75) |" in readme.read_text() and "| two | untuned | 25 (25 to 75) |" in readme.read_text()
 
 
 def test_a_table_that_is_not_of_accuracies_is_shown_as_it_is(tmp_path: Path) -> None:
