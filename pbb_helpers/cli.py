@@ -202,17 +202,19 @@ def record(
 
 @app.command()
 def models() -> None:
-    """Lists the models that ship with the project; any hub id or folder works as well: -p model <id or folder>."""
-    from pbb_helpers.model_files import shipped
+    """Lists the models of this project, those that ship and those that can be made; any hub id or folder works as well: -p model <id or folder>."""
+    from pbb_helpers.model_files import made, shipped
+    from pbb_helpers.recipes import LADDER
 
     cards = shipped()
-    if not cards:
-        print("no model ships with this checkout; make one with: pbb pretrain")
     for name, card in cards.items():
         _say(name)
         for key, value in card.facts.items():
             long = isinstance(value, (list, dict)) and len(str(value)) > 100
             _say(f"  {key}: ({len(value)} entries, in {card.folder / 'card.json'})" if long else f"  {key}: {value}")
+    for name in (name for name in LADDER if name not in cards):
+        folder = made(name)
+        _say(f"{name}\n  {f'made here: {folder}' if folder else f'does not ship; make it with: pbb pretrain --name {name}'}")
 
 
 @app.command()

@@ -50,7 +50,9 @@ def find(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str | Non
     if spec in cards:
         return cards[spec].folder, None
     if spec in LADDER:
-        return made(spec), None
+        if folder := made(spec):
+            return folder, None
+        raise UsageError(f"model {spec!r} does not ship and is not made yet; make it with: pbb pretrain --name {spec}")
     try:
         path = Path(spec).expanduser()
         is_folder, is_file = spec.isprintable() and path.is_dir(), spec.isprintable() and path.is_file()
@@ -71,16 +73,10 @@ def find(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str | Non
     return _find_on_hub(spec, trust_remote_code)
 
 
-def made(name: str) -> Path:
-    """Returns the folder of a model of the ladder that does not ship and was made here.
-
-    Raises:
-        UsageError: It was not, or is not finished.
-    """
+def made(name: str) -> Path | None:
+    """Returns the folder of a model of the ladder that was made here, None if it was not or is not finished."""
     folder = runs_root() / "pretrain" / name
-    if not (folder / "card.json").is_file():
-        raise UsageError(f"model {name!r} does not ship and is not made yet; make it with: pbb pretrain --name {name}")
-    return folder
+    return folder if (folder / "card.json").is_file() else None
 
 
 def _siblings(path: Path) -> str:

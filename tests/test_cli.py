@@ -135,4 +135,5 @@ def test_models_and_help_are_quick_and_import_no_torch(project: Path):
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False).returncode == 0
     help_text = pbb("--help", cwd=project).stdout
     assert all(command in help_text for command in ("run", "report", "describe", "results", "models", "pretrain"))
-    assert pbb("models", cwd=project).returncode == 0
+    listed = pbb("models", cwd=project)
+    assert listed.returncode == 0 and "pbb-xl\n  does not ship; make it with: pbb pretrain --name pbb-xl" in listed.stdout
