@@ -308,7 +308,7 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
             "sha256": hash_files(folder),
             "tokens": state["tokens"],
             "hours": round(state["seconds"] / 3600, 2),
-            "hardware": f"{platform.machine()}, {settings.threads} threads"
+            "hardware": f"{platform.machine()}, {settings.threads} thread{'s' if settings.threads > 1 else ''}"
             if not torch.cuda.is_available()
             else torch.cuda.get_device_name(),
             "in_context": {mode: accuracy for mode, accuracy in last.items() if mode not in ("step", "tokens", "loss")},

@@ -15,12 +15,12 @@ import pandas as pd
 
 from pbb_helpers.disk import plain_errors, write_text
 from pbb_helpers.labels import in_order, label
+from pbb_helpers.model_files import shipped
 from pbb_helpers.programs import UsageError
 from pbb_helpers.provenance import hardware_line
 from pbb_helpers.run_record import RunResult, damage_of
 
 MODES = ("direct", "cot", "recall", "recall_description", "source", "description")
-CLAIMS = "<!-- claims: begin -->"
 FLOORED = ("direct", "cot", "recall", "recall_description")
 
 
@@ -47,8 +47,9 @@ def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
         facts = {key: run.record.get(key) for key in ("notebook", "parameters", "started", "seconds", "commit", "hardware", "versions")}
         write_text(folder / "run.json", json.dumps(facts | {"headline": run.headline}, indent=1) + "\n")
         text = with_block(readme.read_text(encoding="utf-8"), name, block(folder))
-        if CLAIMS in text:
-            text = with_block(text, "claims", claims_table(figures))
+        for mark, table in (("claims", claims_table(figures)), ("models", models_table())):
+            if f"<!-- {mark}: begin -->" in text:
+                text = with_block(text, mark, table)
         write_text(readme, text)
     return [*sorted(folder.iterdir()), readme]
 
@@ -99,6 +100,30 @@ def claims_table(figures: Path) -> str:
                      line.came_true]  # fmt: skip
             lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def models_table() -> str:
+    """Returns the shipped models from their cards, as Markdown: what they are, and what they can run when it stands in the prompt."""
+    lines = [
+        "| model | parameters | tokens | code : words | code in context: direct, step by step, recalled | words in context | made in |",
+        "|---" * 7 + "|",
+    ]
+    for name, card in shipped().items():
+        facts = card.facts
+        language = facts["settings"]["mix"].get("language", 0.0)
+        scores = [[facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ("", "description_")]
+        code, words = ("–" if None in some else ", ".join(f"{100 * value:.0f}" for value in some) + " %" for some in scores)
+        mix = f"{round(10 * (1 - language))} : {round(10 * language)}"
+        made = f"{60 * facts['hours']:.0f} min, {facts['hardware']}"
+        lines.append(f"| `{name}` | {facts['parameters'] / 1e6:.1f}M | {facts['tokens'] / 1e6:.0f}M | {mix} | {code} | {words} | {made} |")
+    n = sorted({card.facts["in_context_n"] for card in shipped().values()})
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"n = {', '.join(map(str, n))} fresh programs of one and two statements, one input each; every token of the gold answer right.",
+        ]
+    )
 
 
 def plain_table(table: pd.DataFrame) -> list[str]:

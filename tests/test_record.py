@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pbb_helpers import record
+from pbb_helpers.model_files import shipped
 from pbb_helpers.programs import UsageError
 from pbb_helpers.run_record import RunResult
 
@@ -36,9 +37,15 @@ def test_each_recorded_figure_has_its_csv_alt_text_and_provenance(folder: Path) 
         assert facts["alt"].strip() and facts["provenance"]["commit"]
 
 
-def test_readme_shows_the_recorded_claims() -> None:
+def test_readme_shows_the_recorded_claims_and_the_cards() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert record.with_block(text, "claims", record.claims_table(ROOT / "figures")) == text, "run: pbb record on any finished run"
+    for mark, table in (("claims", record.claims_table(ROOT / "figures")), ("models", record.models_table())):
+        assert record.with_block(text, mark, table) == text, "run: pbb record on any finished run"
+
+
+def test_every_shipped_model_has_a_line() -> None:
+    lines = [line for line in record.models_table().splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in lines] == list(shipped()) and all(line.count("|") == 8 for line in lines)
 
 
 def finished(folder: Path, status: str = "completed") -> RunResult:
