@@ -64,7 +64,7 @@ BOTH = PretrainSettings(
     steps=4_000, batch_size=64, optimizer="muon", warmup=100, threads=1, bpe_size=1280, longest=128,
     mix=Mix(language=0.5, modes={"direct": 0.4, "cot": 0.35, "recall": 0.25}),
 )  # fmt: skip
-"""The recipe of the ladder: code and language 1:1. Muon in place of AdamW takes it to the accuracy of pbb-small's first 16M tokens in 4M."""
+"""The recipe of the ladder: code and language 1:1, trained by Muon (CHANGELOG says what was tried)."""
 
 
 def _rung(name: str, hidden: int, layers: int, language: float = 0.5) -> PretrainSettings:
