@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import difflib
 import functools
@@ -85,12 +86,26 @@ def arguments(x: Any) -> tuple:
 
 
 def written(x: Any) -> str:
-    """Returns an input as it stands between the brackets of a call; `ast.literal_eval` reads it back.
+    """Returns an input as it stands between the brackets of a call.
 
     >>> written(7), written(("CAB", 3))
     ('7', '"CAB", 3')
     """
     return ", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in arguments(x))
+
+
+def to_cell(x: Any) -> Any:
+    """Returns an input as a table holds it: several arguments as the text of them, one as it is."""
+    return written(x) if isinstance(x, tuple) else x
+
+
+def from_cell(x: Any) -> Any:
+    """Returns the input that a cell of a table holds; a column with gaps has made floats of whole numbers.
+
+    >>> from_cell(7.0), from_cell('"CAB", 3')
+    (7, ('CAB', 3))
+    """
+    return ast.literal_eval(f"({x})") if isinstance(x, str) else int(x) if isinstance(x, float) else x
 
 
 @functools.lru_cache(maxsize=20_000)

@@ -111,7 +111,7 @@ def replay(dataset: Dataset, draws: np.random.Generator, language: float = 0.0) 
     names = tuple(name for name in made_up_names() if name not in taken)
     seed = int(draws.integers(2**62))
     every = tuple(sorted(dataset.train_inputs + dataset.eval_inputs))  # what the behaviours are over
-    mix = Mix(language=language)
+    mix = Mix(language=language, families={dataset.family: 1.0})
     return documents(mix, seed, names=names, inputs=dataset.train_inputs, exclude=dataset.behaviours, exclude_over=every)
 
 
