@@ -30,7 +30,7 @@ def letter_by_letter(steps: Iterable[Step]) -> list[str]:
             # The loop's head ran once more than its body: the line that it began is not one.
             return [*(f"{start} {', '.join(pieces)}" for start, *pieces in lines[:-1]), f"return {step.value}"]
         if step.line.startswith("for "):
-            lines.append([f"{step.after['c']}:"])
+            lines.append([f"{step.after.get('c')}:"])
         elif step.line == "if c in w:":
             lines[-1].append("yes" if step.before["c"] in step.before["w"] else "no")
         elif step.line in SILENT or step.line == 's = ""' or head in ("a", "w"):
