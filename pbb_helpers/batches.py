@@ -58,6 +58,7 @@ def collate(encoded: Sequence[Encoded], multiple: int = 1) -> Batch:
 def pack(encoded: Sequence[Encoded], tokens: int) -> Batch:
     """Returns one batch of the same examples as `collate`, several to a row of at most `tokens` tokens; a longer example has its own row.
 
+    No training uses it: it is meant for a GPU, where its speed was never measured, and only tests hold it to `collate`.
     From `position_ids` that start again transformers tells the examples of a row apart, but only without a cache: `loss` passes
     `use_cache=False`. With a cache each example would see those before it in its row, and nothing would say so.
     """

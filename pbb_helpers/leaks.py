@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from pbb_helpers.conditions import Stage, StageSpec, without_io_sources
 from pbb_helpers.datasets import Dataset
 from pbb_helpers.descriptions import canonical, describe, find
 from pbb_helpers.documents import N_TEMPLATES, description_prompt, source_prompt
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import Stage
+from pbb_helpers.specs import StageSpec, without_io_sources
 
 
 class LeakError(UsageError):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from pbb_helpers.conditions import TrainSettings
     from pbb_helpers.documents import Example
+    from pbb_helpers.settings import TrainSettings
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"

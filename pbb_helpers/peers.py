@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from pbb_helpers import models
 from pbb_helpers.batches import Batch, Encoded, batches
 from pbb_helpers.benchmark import Missing, Work, shape_of, total, training_flops
-from pbb_helpers.conditions import Stage
 from pbb_helpers.loss import autocast, head_weight
 from pbb_helpers.models import LoadedModel
+from pbb_helpers.settings import Stage
 from pbb_helpers.stacked import train_stages
 from pbb_helpers.store import Store
 from pbb_helpers.train import WINDOW, learning_rate, load_stage, order_generator, resolve_dtype, train_stage

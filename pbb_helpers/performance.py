@@ -14,11 +14,13 @@ import pandas as pd
 
 from pbb_helpers import benchmark, notebook
 from pbb_helpers.benchmark import Missing, Work
-from pbb_helpers.conditions import STAGE1, Budget, Stage
+from pbb_helpers.budget import Budget
 from pbb_helpers.datasets import draw_dataset
 from pbb_helpers.pretrain import PretrainSettings
 from pbb_helpers.profiles import QUICK
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import Stage
+from pbb_helpers.specs import STAGE1
 from pbb_helpers.stages import build_stage
 
 

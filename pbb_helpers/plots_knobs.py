@@ -27,7 +27,7 @@ def accuracy_by_knob(table: pd.DataFrame, settings: Sequence[tuple[str, float, s
 
     Args:
         table: From `statistics.results`.
-        settings: (knob, value, condition), of `conditions.knob_settings`.
+        settings: (knob, value, condition), of `knobs.knob_settings`.
         floors: The highest of those that hold in every mode is drawn in the panels of the w/o IO programs.
         modes: What to show.
         reference: A condition that is drawn as a dotted level in each mode's colour in the panels of the knob "early".

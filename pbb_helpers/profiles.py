@@ -9,12 +9,16 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from pbb_helpers.conditions import CONDITIONS, STAGE1, STAGE2, Budget, StageSpec, TrainSettings, condition, knob
-from pbb_helpers.experiment import Experiment, small
+from pbb_helpers.budget import Budget
+from pbb_helpers.conditions import CONDITIONS, condition
+from pbb_helpers.knobs import knob
 from pbb_helpers.labels import label
 from pbb_helpers.model_files import find, shipped
 from pbb_helpers.notebook import parameters
+from pbb_helpers.plan import Experiment, small
 from pbb_helpers.programs import UsageError, did_you_mean
+from pbb_helpers.settings import TrainSettings
+from pbb_helpers.specs import STAGE1, STAGE2, StageSpec
 
 FULL = Experiment(
     family_settings=(("max_statements", 3),),

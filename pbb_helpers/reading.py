@@ -8,7 +8,7 @@ import pandas as pd
 
 from pbb_helpers.datasets import generator
 from pbb_helpers.documents import MODES, call_document, source_document
-from pbb_helpers.experiment import Experiment
+from pbb_helpers.plan import Experiment
 
 
 def one_program(experiment: Experiment, *, seed: int | None = None, index: int = 0) -> str:

@@ -21,11 +21,11 @@ from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 
 from pbb_helpers.batches import Batch, side_by_side
-from pbb_helpers.conditions import Stage
 from pbb_helpers.loss import RESCALED_LOGITS, autocast, causal_lm, head_loss, head_weight
 from pbb_helpers.merged import is_plain, merging_pays
 from pbb_helpers.models import NAME_ROWS, LoadedModel
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import Stage
 from pbb_helpers.store import Store, digest
 from pbb_helpers.train import Training, resolve_dtype, train_stage
 

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from pbb_helpers.conditions import CODED, DECLARATIONS, Budget, Stage, StageSpec, apportion, without_io_sources, worded
+from pbb_helpers.budget import Budget, apportion
 from pbb_helpers.corpus import Mix, documents
 from pbb_helpers.datasets import Dataset, generator
 from pbb_helpers.documents import Example, call_document, description_document, source_document
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.leaks import leak_check
 from pbb_helpers.programs import Program, UsageError
+from pbb_helpers.settings import Stage
+from pbb_helpers.specs import CODED, DECLARATIONS, StageSpec, without_io_sources, worded
 
 
 @functools.lru_cache(maxsize=4)

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from pbb_helpers.documents import render_step
-from pbb_helpers.experiment import Experiment
 from pbb_helpers.intervals import wilson
 from pbb_helpers.labels import label
+from pbb_helpers.plan import Experiment
 from pbb_helpers.programs import Program, Step, UsageError
 
 ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "wrong source", "stopped early")

@@ -36,7 +36,7 @@ from pbb_helpers.provenance import provenance
 from pbb_helpers.store import Store
 
 if TYPE_CHECKING:
-    from pbb_helpers.conditions import Stage, TrainSettings
+    from pbb_helpers.settings import Stage, TrainSettings
 
 WINDOW = 16
 """Batches that are sorted by length together."""

@@ -37,8 +37,10 @@ KINDS = (
 
 def experiment(model: str):
     """Returns the smallest experiment with two stages, asked in two ways only."""
-    from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
-    from pbb_helpers.experiment import Experiment
+    from pbb_helpers.budget import Budget
+    from pbb_helpers.conditions import CONDITIONS
+    from pbb_helpers.plan import Experiment
+    from pbb_helpers.settings import TrainSettings
 
     CONDITIONS["proactive"] = replace(CONDITIONS["proactive"], modes=("direct", "source"))
     settings = TrainSettings(rank=2, alpha=4, batch_size=4, dropout=0.1, dtype="float32", checkpoint_every=2, log_every=1)
@@ -78,7 +80,7 @@ class Campaign:
 
     def everything(self, root: Path) -> None:
         """Runs the experiment in this process and leaves its table."""
-        from pbb_helpers.experiment import jobs, run_job
+        from pbb_helpers.jobs import jobs, run_job
 
         rows = [row for job in jobs(self.plan) for row in run_job(job, root)[0]]
         (self.folder / f"{root.name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -139,6 +139,22 @@ def shipped_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def plan(shipped_like: Path):
+    """Returns an experiment of the smallest size: the conditions of the main one, two seeds, stages of 5 and 3 steps of 4 documents."""
+    from dataclasses import replace
+
+    from pbb_helpers.budget import Budget
+    from pbb_helpers.plan import Experiment
+    from pbb_helpers.settings import TrainSettings
+
+    settings = TrainSettings(rank=2, alpha=4, batch_size=4, dtype="float32", checkpoint_every=2, log_every=1)
+    return Experiment(
+        model=str(shipped_like), family_settings=(("max_statements", 1),), seeds=(0, 1), n_with_io=4, n_without_io=3, n_eval_inputs=5,
+        inputs_per_program=2, n_with_io_asked=2, budget=Budget(settings, replace(settings, lr=1e-3), stage1_steps=5, stage2_steps=3),
+    )  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def _faults_in_the_report(record_property) -> Iterator[None]:
     """Hands the faults that a test counted to its report, which reaches the terminal from another process too."""

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 import pbb_helpers
 from pbb_helpers import models, parallel, train
-from pbb_helpers.conditions import Stage, TrainSettings
 from pbb_helpers.documents import Example
+from pbb_helpers.settings import Stage, TrainSettings
 from pbb_helpers.store import Store
 
 ROOT = Path(pbb_helpers.__file__).parent.parent

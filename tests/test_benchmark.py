@@ -13,11 +13,11 @@ from pbb_helpers import answering, benchmark, models, op_profile, performance
 from pbb_helpers import performance_findings as findings
 from pbb_helpers.batches import collate
 from pbb_helpers.benchmark import Missing, Ratio, Shape, Work
-from pbb_helpers.conditions import TrainSettings
 from pbb_helpers.loss import head_loss
 from pbb_helpers.performance import Plan
 from pbb_helpers.performance_findings import Prediction
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import TrainSettings
 
 
 class Fake:

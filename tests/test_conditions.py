@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers.conditions import CONDITIONS, Budget, StageSpec, TrainSettings, condition, without_io_sources
+from pbb_helpers.budget import Budget
+from pbb_helpers.conditions import CONDITIONS, condition
 from pbb_helpers.datasets import Dataset, draw_dataset, generator
 from pbb_helpers.descriptions import describe, parse
 from pbb_helpers.documents import (
@@ -28,6 +29,8 @@ from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.leaks import LeakError, leak_check
 from pbb_helpers.programs import Program, UsageError, behaviour, family
+from pbb_helpers.settings import TrainSettings
+from pbb_helpers.specs import StageSpec, without_io_sources
 from pbb_helpers.stages import build_stage, compose
 from pbb_helpers.store import Store
 
@@ -410,10 +413,13 @@ def test_questions_and_prompts_are_asked_about_training_inputs_only():
 # ---------------------------------------------------------------- seeds
 
 DIGEST = """
-from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
+from pbb_helpers.budget import Budget
+from pbb_helpers.conditions import CONDITIONS
+from pbb_helpers.settings import TrainSettings
 from pbb_helpers.datasets import draw_dataset
 from pbb_helpers.stages import build_stage
-from pbb_helpers.experiment import Experiment, questions
+from pbb_helpers.plan import Experiment
+from pbb_helpers.questions import questions
 from pbb_helpers.programs import family
 from pbb_helpers.store import digest
 

@@ -21,7 +21,7 @@ TABLE = """
 import json, sys
 from pathlib import Path
 from campaign import experiment
-from pbb_helpers.experiment import jobs, run_job
+from pbb_helpers.jobs import jobs, run_job
 
 plan = experiment(sys.argv[1])
 print(hash("zibble"))
@@ -35,10 +35,13 @@ THREADS = """
 import json, sys
 from pathlib import Path
 import torch
-from pbb_helpers import conditions, experiment, models, stages, store, train
+from pbb_helpers import conditions, models, stages, store, train
+from pbb_helpers.budget import Budget
+from pbb_helpers.plan import Experiment
+from pbb_helpers.settings import TrainSettings
 
-settings = conditions.TrainSettings(batch_size=32, dtype="float32", log_every=1)
-plan = experiment.Experiment(n_with_io=20, n_without_io=4, budget=conditions.Budget(settings, settings, stage1_steps=5, stage2_steps=1))
+settings = TrainSettings(batch_size=32, dtype="float32", log_every=1)
+plan = Experiment(n_with_io=20, n_without_io=4, budget=Budget(settings, settings, stage1_steps=5, stage2_steps=1))
 stage = stages.build_stage(conditions.condition("proactive").stages[0], plan.dataset(0), plan.budget)
 for threads in (1, 2):
     torch.set_num_threads(threads)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pbb_helpers import evaluate as ev
 from pbb_helpers import models
-from pbb_helpers.conditions import TrainSettings
 from pbb_helpers.documents import EVERY_MODE, MODES, Example
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import TrainSettings
 
 PROMPTS = (
     "Compute zibble(5).\n",

@@ -16,21 +16,25 @@ import pandas as pd
 import psutil
 import pytest
 
-from pbb_helpers import evaluate, experiment, statistics, train
-from pbb_helpers.conditions import MAIN, Budget, TrainSettings, condition
+from pbb_helpers import evaluate, statistics, train
+from pbb_helpers.conditions import MAIN
 from pbb_helpers.descriptions import find
 from pbb_helpers.documents import WORD_MODES
-from pbb_helpers.experiment import Experiment, jobs, run, run_job
+from pbb_helpers.experiment import run
+from pbb_helpers.jobs import jobs, run_job
+from pbb_helpers.leak_report import leak_report
+from pbb_helpers.plan import Experiment, small
 from pbb_helpers.programs import UsageError
+from pbb_helpers.questions import held_out_inputs, modes_of
 from pbb_helpers.store import Store
 
-SETTINGS = TrainSettings(rank=2, alpha=4, batch_size=4, dtype="float32", checkpoint_every=2, log_every=1)
-BUDGET = Budget(SETTINGS, replace(SETTINGS, lr=1e-3), stage1_steps=5, stage2_steps=3)
 DRIVER = """
 import multiprocessing, os, signal, sys
 from pathlib import Path
-from pbb_helpers.conditions import Budget, TrainSettings
-from pbb_helpers.experiment import Experiment, run
+from pbb_helpers.budget import Budget
+from pbb_helpers.settings import TrainSettings
+from pbb_helpers.experiment import run
+from pbb_helpers.plan import Experiment
 from pbb_helpers.programs import UsageError
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
@@ -55,9 +59,10 @@ import faults
 import torch
 
 torch.set_num_threads(1)
-from pbb_helpers import experiment
-from pbb_helpers.conditions import Budget, TrainSettings
-from pbb_helpers.experiment import Experiment
+from pbb_helpers.budget import Budget
+from pbb_helpers.jobs import jobs, run_job
+from pbb_helpers.settings import TrainSettings
+from pbb_helpers.plan import Experiment
 
 plan, root = eval(sys.argv[1]), Path(sys.argv[2])
 plan.dataset(0)  # drawn once, before the forks
@@ -65,8 +70,8 @@ plan.dataset(0)  # drawn once, before the forks
 
 def everything(kill_at):
     faults.kill_at_fsync(kill_at)
-    for job in experiment.jobs(plan, stack=sys.argv[3:] == ["stack"]):
-        experiment.run_job(job, root)
+    for job in jobs(plan, stack=sys.argv[3:] == ["stack"]):
+        run_job(job, root)
 
 
 for kill_at in [14, 40, 110, *[130] * 50]:
@@ -75,14 +80,6 @@ for kill_at in [14, 40, 110, *[130] * 50]:
     if code == 0:
         break
 """
-
-
-@pytest.fixture(scope="module")
-def plan(shipped_like) -> Experiment:
-    return Experiment(
-        model=str(shipped_like), family_settings=(("max_statements", 1),), seeds=(0, 1), n_with_io=4, n_without_io=3, n_eval_inputs=5,
-        inputs_per_program=2, n_with_io_asked=2, budget=BUDGET,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +109,7 @@ def in_order(rows: list[dict], plan: Experiment) -> list[dict]:
 
 def test_rows_are_complete(plan, whole):
     results, _ = whole
-    modes = {name: experiment.modes_of(name) for name in plan.conditions}
+    modes = {name: modes_of(name) for name in plan.conditions}
     statistics.require_complete(results.rows, conditions=plan.conditions, seeds=plan.seeds, modes=modes, groups=["without_io", "with_io"])
     per_mode = {mode: (3 + 2) * (1 if mode == "source" else 2) for mode in ("direct", "cot", "recall", "source")}
     assert len(results.rows) == 2 * sum(per_mode[mode.removeprefix("in_context_")] for name in plan.conditions for mode in modes[name])
@@ -125,10 +122,10 @@ def test_rows_are_complete(plan, whole):
 
 def test_conditions_in_words_are_asked_in_words_and_may_be_matched_in_tokens(plan, tmp_path):
     names = ("in_context_description", "description", "code_to_description")
-    words = replace(plan, conditions=names, seeds=(0,), n_with_io_asked=1, budget=replace(BUDGET, match="tokens"))
+    words = replace(plan, conditions=names, seeds=(0,), n_with_io_asked=1, budget=replace(plan.budget, match="tokens"))
     rows, metrics = in_this_process(words, tmp_path)
     frame = pd.DataFrame(rows)
-    modes = {name: experiment.modes_of(name) for name in names}
+    modes = {name: modes_of(name) for name in names}
     assert modes["in_context_description"] == ("direct", "cot", "recall_description") and modes["description"] == WORD_MODES
     statistics.require_complete(frame, conditions=names, seeds=[0], modes=modes, groups=["without_io", "with_io"])
     programs = {p.name: p for p in (*words.dataset(0).with_io, *words.dataset(0).without_io)}
@@ -139,7 +136,7 @@ def test_conditions_in_words_are_asked_in_words_and_may_be_matched_in_tokens(pla
         assert (find(row.prompt) == [program.source]) == shown
     steps = pd.DataFrame(metrics).groupby(["condition", "stage"])["step"].max()
     assert steps["code_to_description"]["stage1"] <= 5 and steps["description"]["stage1"] <= 5
-    report = experiment.leak_report(words).set_index(["condition", "stage"])
+    report = leak_report(words).set_index(["condition", "stage"])
     assert report.loc[("description", "stage2"), "without_io description"] > 0 and (report["leaks"] == 0).all()
     assert report["documents"].min() < report.groupby("stage")["documents"].max().min()
 
@@ -190,7 +187,7 @@ def test_the_floor_is_fitted_on_w_io_programs_at_the_inputs_that_are_asked(plan,
     table = whole[0].floors
     assert set(table["floor"]) == set(statistics.FLOORS) and set(table["seed"]) == {"0", "1", "all"}
     data = plan.dataset(0)
-    inputs = experiment.held_out_inputs(plan, data, "without_io", 3)
+    inputs = held_out_inputs(plan, data, "without_io", 3)
     identity = [str(p.run(x)) == str(x) for p, some in zip(data.without_io, inputs, strict=True) for x in some]
     (got,) = table[(table["seed"] == "0") & (table["floor"] == "identity")]["accuracy"]
     assert got == pytest.approx(sum(identity) / len(identity))
@@ -268,23 +265,6 @@ def test_stacked_seeds_give_the_rows_of_seeds_alone_and_resume_to_the_same_bits(
     assert text(log) == text(stacked.metrics)
 
 
-def test_a_stack_holds_as_many_seeds_as_it_may(plan, monkeypatch):
-    monkeypatch.setattr(experiment, "STACK_SIZE", 2)
-    some = replace(plan, seeds=(0, 1, 2, 3, 4), conditions=("proactive",))
-    assert [job.seeds for job in jobs(some, stack=True)] == [(0, 1), (2, 3), (4,)]
-    assert sum(map(experiment._work, jobs(some, stack=True))) == sum(map(experiment._work, jobs(some)))
-
-
-def test_seeds_are_stacked_on_a_gpu_where_the_model_is_small_and_can_be(plan, monkeypatch):
-    assert not experiment.stacking_pays(plan)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert experiment.stacking_pays(plan)
-    dropout = replace(BUDGET, stage2=replace(SETTINGS, dropout=0.1))
-    assert not experiment.stacking_pays(replace(plan, budget=dropout))
-    monkeypatch.setattr(experiment, "SMALL", 1000)
-    assert not experiment.stacking_pays(plan)
-
-
 def start(plan: Experiment, root: Path, *options: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
     """Returns a running experiment, in a process group of its own, that has reported some progress, and all its processes."""
     command = [sys.executable, "-c", DRIVER, repr(plan), str(root), "1", *options]
@@ -333,54 +313,7 @@ def test_killed_from_outside_in_every_way_and_run_again(plan, whole, tmp_path):
     assert any(path.stat().st_mtime < began for path in tmp_path.rglob("rows.jsonl")), "what was finished is kept"
 
 
-# ---------------------------------------------------------------- questions, jobs and bad input
-
-
-def test_jobs_hold_every_condition_and_seed_once_the_longest_first(plan):
-    todo = jobs(plan)
-    assert sorted((name, job.seeds) for job in todo for name in job.conditions) == sorted(
-        (n, (s,)) for n in plan.conditions for s in plan.seeds
-    )
-    assert {job.conditions for job in todo} == {
-        ("base", "in_context"), ("source_only",), ("stage1_only", "proactive", "shuffled_source"), ("mixture",)
-    }  # fmt: skip
-    work = [experiment._work(job) for job in todo]
-    assert work == sorted(work, reverse=True) and work[0] == 4 * (5 + 3 + 3) and work[-1] == 0
-
-
-def test_the_bar_ends_at_its_end(plan, tmp_path):
-    class Events:
-        def put(self, event):
-            done[event[0]] = event[1]
-
-    done: dict = {}
-    some = replace(plan, conditions=("base", "source_only"), seeds=(0,))
-    for job in jobs(some):
-        run_job(job, tmp_path, Events())
-    assert sum(done.values()) == sum(experiment._work(job) + experiment.ANSWER_COST * experiment._answers(job) for job in jobs(some))
-
-
-def test_the_leak_report_counts_every_document(plan):
-    table = experiment.leak_report(plan)
-    assert list(table["stage"]) == [spec.name for name in plan.conditions for spec in condition(name).stages]
-    counts = table.drop(columns=["condition", "stage", "documents", "leaks"])
-    assert (counts.sum(axis=1) == table["documents"]).all() and (table["leaks"] == 0).all()
-
-
-def test_small_is_small_and_runs_through_everything(plan):
-    tiny = experiment.small(Experiment())
-    assert tiny.conditions == MAIN and tiny.budget.stage1_documents + tiny.budget.stage2_documents <= 160
-    assert len(tiny.dataset(0).names) == 18
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"conditions": ()}, {"conditions": ("base", "base")}, {"conditions": ("proactve",)}, {"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)},
-     {"inputs_per_program": 0}, {"inputs_per_program": 11}, {"n_with_io_asked": 0}],
-)  # fmt: skip
-def test_experiments_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(UsageError):
-        Experiment(**wrong)
+# ---------------------------------------------------------------- bad input, other models
 
 
 def test_what_is_wrong_is_said_in_one_line_before_or_from_within_a_process(plan, tmp_path):
@@ -388,7 +321,7 @@ def test_what_is_wrong_is_said_in_one_line_before_or_from_within_a_process(plan,
         run(plan, tmp_path, processes=0)
     with pytest.raises(UsageError, match="does not exist"):
         run_job(jobs(replace(plan, model="./no-such-model"))[0], tmp_path)
-    too_long = replace(plan, conditions=("source_only",), budget=replace(BUDGET, stage2=replace(SETTINGS, max_length=3)))
+    too_long = replace(plan, conditions=("source_only",), budget=replace(plan.budget, stage2=replace(plan.budget.stage2, max_length=3)))
     with pytest.raises(UsageError, match="more than max_length 3"):
         run(too_long, tmp_path, processes=1)
 
@@ -403,10 +336,8 @@ def test_a_store_that_cannot_be_written_to_is_said_at_once(plan, tmp_path):
 def test_a_model_of_others_goes_through_the_same_code(architecture, tiny_folder, tmp_path):
     """Real architectures with a tokenizer file, names of several tokens, and, for Qwen3, a chat template: what a hub model looks like."""
     folder = tiny_folder(architecture, max_position_embeddings=2048)
-    plan = replace(
-        experiment.small(Experiment(model=str(folder), conditions=("in_context", "proactive"))), n_without_io=2, n_with_io_asked=2
-    )
+    plan = replace(small(Experiment(model=str(folder), conditions=("in_context", "proactive"))), n_without_io=2, n_with_io_asked=2)
     rows = pd.DataFrame([row for job in jobs(plan) for row in run_job(job, tmp_path)[0]])
-    modes = {name: experiment.modes_of(name) for name in plan.conditions}
+    modes = {name: modes_of(name) for name in plan.conditions}
     statistics.require_complete(rows, conditions=plan.conditions, seeds=[0], modes=modes, groups=["without_io", "with_io"])
     assert set(rows["model"]) == {str(folder)} and not rows["correct"].any()

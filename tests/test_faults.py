@@ -131,16 +131,6 @@ def whole(tmp_path_factory) -> tuple[dict[str, bytes], float]:
     return project.results(), time.monotonic() - began
 
 
-def gone(pids: set[int], within: float = 15) -> bool:
-    """Returns whether these processes ended in time."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
-            return True
-        time.sleep(0.1)
-    return False
-
-
 def test_notebook_survives_signals(whole, tmp_path):
     """One run stopped again and again, from start-up to the report; the last call goes on from all of them."""
     draws, project, seconds = random.Random(SEED), Project(tmp_path), whole[1]
@@ -158,7 +148,7 @@ def test_notebook_survives_signals(whole, tmp_path):
         process.send_signal(which)
         _, err = process.communicate(timeout=60)
         said = f"{which.name} after {after:.1f} s, exit {process.returncode}: {err[-1500:]}"
-        assert gone(family), f"{said}: processes left"
+        assert faults.gone(*family, within=15), f"{said}: processes left"
         assert "Traceback" not in err, said
         assert process.returncode in ((-which,) if which == signal.SIGKILL else (-which, 128 + which)), said
         assert which == signal.SIGKILL or process.returncode < 0 or f"stopped by {which.name}" in err, said

@@ -21,7 +21,7 @@ import torch
 
 torch.set_num_threads(1)
 from pbb_helpers import models
-from pbb_helpers.conditions import Stage, TrainSettings
+from pbb_helpers.settings import Stage, TrainSettings
 from pbb_helpers.documents import Example
 from pbb_helpers.store import Store
 from pbb_helpers.train import train_stage

@@ -7,8 +7,8 @@ import torch
 
 from pbb_helpers import models
 from pbb_helpers.batches import collate, pack
-from pbb_helpers.conditions import TrainSettings
 from pbb_helpers.loss import loss
+from pbb_helpers.settings import TrainSettings
 
 
 def encoded(n: int) -> list[tuple[list[int], list[int]]]:

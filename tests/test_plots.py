@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from pbb_helpers import labels, plots, plots_knobs, statistics
-from pbb_helpers.conditions import CONDITIONS, KNOBS, knob_settings
+from pbb_helpers.conditions import CONDITIONS
 from pbb_helpers.documents import EVERY_MODE
+from pbb_helpers.knobs import KNOBS, knob_settings
 from pbb_helpers.programs import UsageError
 
 ACCURACY = {

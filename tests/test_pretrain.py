@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from pbb_helpers import corpus, models, pretrain
-from pbb_helpers.conditions import CONDITIONS, Budget, TrainSettings
+from pbb_helpers.budget import Budget
+from pbb_helpers.conditions import CONDITIONS
 from pbb_helpers.corpus import Mix
 from pbb_helpers.datasets import draw_dataset
 from pbb_helpers.descriptions import find, parse
@@ -29,6 +30,7 @@ from pbb_helpers.evaluate import generate
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.pretrain import WINDOW, PretrainSettings, learning_rate, window_of_rows
 from pbb_helpers.programs import Program, UsageError, family
+from pbb_helpers.settings import TrainSettings
 from pbb_helpers.stages import build_stage
 from pbb_helpers.train import loss
 

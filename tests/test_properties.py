@@ -17,7 +17,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pbb_helpers import intervals
-from pbb_helpers.conditions import CONDITIONS, Budget, Stage, StageSpec, TrainSettings
+from pbb_helpers.budget import Budget
+from pbb_helpers.conditions import CONDITIONS
 from pbb_helpers.datasets import Dataset, draw_dataset
 from pbb_helpers.documents import CALL_TEMPLATES, MODES, SOURCE_TEMPLATES, Example, call_document, chain_of_thought, source_document
 from pbb_helpers.engine import Literals
@@ -27,6 +28,8 @@ from pbb_helpers.families.names import made_up_names
 from pbb_helpers.leaks import LeakError, leak_check
 from pbb_helpers.parameters import Parameter, parse, parse_cell, resolve
 from pbb_helpers.programs import Program, UsageError, behaviour, family
+from pbb_helpers.settings import Stage, TrainSettings
+from pbb_helpers.specs import StageSpec
 from pbb_helpers.stages import build_stage
 from pbb_helpers.store import digest
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from faults import flip_a_bit
+from faults import flip_a_bit, gone
 from notebooks_for_tests import RESULTS, write_notebook
 
 from pbb_helpers.programs import UsageError
@@ -116,16 +116,6 @@ def start(tmp_path: Path) -> tuple[subprocess.Popen, Path, int, int]:
             return process, found[0].parent, record["kernel_pid"], int(found[0].read_text())
         time.sleep(0.1)
     raise AssertionError(f"the run did not start: {process.stderr.read() if process.poll() is not None else 'no time left'}")
-
-
-def gone(*pids: int, within: float) -> bool:
-    """Returns whether all these processes ended in time (a zombie has ended)."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if not any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids):
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

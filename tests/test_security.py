@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -16,10 +17,12 @@ import pytest
 from notebooks_for_tests import RESULTS, write_notebook
 
 import pbb_helpers
-from pbb_helpers import experiment, markup, models, notebook, pretrain, profiles, runner
+from pbb_helpers import markup, models, notebook, pretrain, profiles, runner
 from pbb_helpers.cli import main
 from pbb_helpers.families import FAMILIES
 from pbb_helpers.families.names import made_up_names
+from pbb_helpers.jobs import jobs, run_job
+from pbb_helpers.leak_report import leak_report
 from pbb_helpers.model_files import find
 from pbb_helpers.programs import BUILTINS, UsageError
 from pbb_helpers.run_record import all_runs, read_run
@@ -233,7 +236,9 @@ def test_the_parameter_reaches_the_loading(theirs: Path, monkeypatch) -> None:
     for trusted in (False, True):
         plan = profiles.experiment(values | {"trust_remote_code": trusted})
         with pytest.raises(Seen, match=f"'trust_remote_code': {trusted}"):
-            experiment.run_job(experiment.jobs(plan)[0], theirs.parent / "store")
+            run_job(jobs(plan)[0], theirs.parent / "store")
+        with pytest.raises(Seen, match=f"'trust_remote_code': {trusted}"):
+            leak_report(replace(plan, budget=replace(plan.budget, match="tokens")))
     with pytest.raises(UsageError, match="trust_remote_code"):
         profiles.experiment(values | {"trust_remote_code": "yes"})
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from pbb_helpers import models
 from pbb_helpers.batches import collate
-from pbb_helpers.conditions import Stage, TrainSettings
 from pbb_helpers.documents import Example
 from pbb_helpers.loss import loss
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import Stage, TrainSettings
 from pbb_helpers.stacked import train_stages
 from pbb_helpers.store import Store
 from pbb_helpers.train import load_stage, train_stage

@@ -19,9 +19,9 @@ import pytest
 from safetensors import SafetensorError
 
 from pbb_helpers import disk
-from pbb_helpers.conditions import Stage, TrainSettings
 from pbb_helpers.documents import Example
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import Stage, TrainSettings
 from pbb_helpers.store import Store, digest, set_aside
 
 EXAMPLE = Example("direct", "with_io", "zibble", "zibble(5)\n", "8", 5, "8", 1)

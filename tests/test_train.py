@@ -14,11 +14,11 @@ import torch.nn.functional as F
 
 from pbb_helpers import disk, models, train
 from pbb_helpers.batches import batches, collate
-from pbb_helpers.conditions import Stage, TrainSettings
 from pbb_helpers.documents import Example
 from pbb_helpers.loss import head_loss, loss
 from pbb_helpers.merged import merged_forward, merging_pays
 from pbb_helpers.programs import UsageError
+from pbb_helpers.settings import Stage, TrainSettings
 from pbb_helpers.store import Store
 from pbb_helpers.train import exposures, learning_rate, load_stage, resolve_dtype, train_stage
 

@@ -1,0 +1,72 @@
+"""What to run: an experiment as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pbb_helpers.budget import Budget
+from pbb_helpers.conditions import MAIN, condition
+from pbb_helpers.datasets import Dataset, draw_dataset
+from pbb_helpers.programs import UsageError, family
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to run. A seed draws programs, inputs, documents, initial adapters and order: it is the unit of replication.
+
+    Attributes:
+        model: A shipped name, a folder or a hub id.
+        family: The name of a family of programs.
+        family_settings: Its settings, as pairs.
+        conditions: Names in `conditions.CONDITIONS`.
+        seeds: Of stage 1, and with it of everything after.
+        n_with_io: Number of programs with source and I/O.
+        n_without_io: Number of programs with source only.
+        n_eval_inputs: Number of inputs that no training question has.
+        inputs_per_program: How many of those each program is asked.
+        n_with_io_asked: How many w/ IO programs are asked after training (forgetting).
+        budget: Length and settings of the stages.
+        trust_remote_code: Whether Python code that a model brings with it is run.
+    """
+
+    model: str = "pbb-small"
+    family: str = "arithmetic"
+    family_settings: tuple[tuple[str, Any], ...] = ()
+    conditions: tuple[str, ...] = MAIN
+    seeds: tuple[int, ...] = (0,)
+    n_with_io: int = 400
+    n_without_io: int = 80
+    n_eval_inputs: int = 10
+    inputs_per_program: int = 2
+    n_with_io_asked: int = 80
+    budget: Budget = field(default_factory=Budget)
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.conditions:
+            condition(name)
+        if not self.conditions or not self.seeds:
+            raise UsageError(f"conditions {self.conditions} and seeds {self.seeds}; give at least one of each")
+        if len(set(self.seeds)) < len(self.seeds) or len(set(self.conditions)) < len(self.conditions):
+            raise UsageError(f"conditions {self.conditions} and seeds {self.seeds}; name each once")
+        if min(self.seeds) < 0:
+            raise UsageError(f"seeds {self.seeds}; give whole numbers from 0")
+        if self.n_with_io_asked < 1:
+            raise UsageError(f"{self.n_with_io_asked} w/ IO programs asked; give at least 1: forgetting is part of every result")
+        if not 1 <= self.inputs_per_program <= self.n_eval_inputs:
+            raise UsageError(
+                f"{self.inputs_per_program} inputs per program of {self.n_eval_inputs} held-out ones; give 1 to {self.n_eval_inputs}"
+            )
+
+    def dataset(self, seed: int) -> Dataset:
+        """Returns the programs and inputs of a seed."""
+        programs = family(self.family, **dict(self.family_settings))
+        return draw_dataset(programs, n_with_io=self.n_with_io, n_without_io=self.n_without_io, n_eval_inputs=self.n_eval_inputs, seed=seed)
+
+
+def small(experiment: Experiment) -> Experiment:
+    """Returns the experiment at the smallest size that still runs through everything."""
+    budget = experiment.budget
+    tiny = Budget(replace(budget.stage1, batch_size=16), replace(budget.stage2, batch_size=16), stage1_steps=6, stage2_steps=4)
+    return replace(experiment, n_with_io=12, n_without_io=6, n_eval_inputs=4, inputs_per_program=1, n_with_io_asked=4, budget=tiny)
