@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pbb_helpers.datasets import Dataset
+from pbb_helpers.demonstrations import pair_documents
 from pbb_helpers.descriptions import canonical, describe, find
 from pbb_helpers.documents import N_TEMPLATES, description_prompt, source_prompt
 from pbb_helpers.programs import UsageError
@@ -26,8 +27,8 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
 
     Three rules, the first a white list, so that it needs no imagination about how a leak might look:
     1. A document that names a w/o IO program is one of the 20 source documents, or of the 20 description documents in each phrasing, of a
-       program that the stage may show in that way, letter for letter; in a stage that may show I/O of w/o IO programs (none here) it
-       may also be a question on a training input.
+       program that the stage may show in that way, letter for letter; or, in a stage with I/O pairs of w/o IO programs
+       (`demonstrations`, no others), a question on one of these pairs, again letter for letter.
     2. No document calls any program on a held-out input.
     3. No document shows the body of a w/o IO program, in code or in words, under a name that the stage does not bind it to.
 
@@ -46,6 +47,7 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
         for phrasing in range(part.phrasings)
         for i in range(N_TEMPLATES)
     }
+    allowed |= {document for part in (spec, *spec.mix) for document in pair_documents(part, dataset)}
     held_out = set(dataset.eval_inputs)
     texts = any(isinstance(x, tuple) for x in held_out)
     for prompt, completion in dict.fromkeys((e.prompt, e.completion) for e in stage.examples):
@@ -55,8 +57,8 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
             raise _leak(stage, "calls a program on a held-out input", text)
         if (prompt, completion) in allowed:
             continue
-        if hidden.intersection(_words(text, texts)) and not (kinds - {"source", "description"} and calls):
-            raise _leak(stage, "names a w/o IO program outside a source or description that the stage may hold", text)
+        if hidden.intersection(_words(text, texts)):
+            raise _leak(stage, "names a w/o IO program outside a source, a description or an I/O pair that the stage may hold", text)
         if any(body in bodies for body in _bodies(text)):
             raise _leak(stage, "shows the body of a w/o IO program under another name", text)
     return len(stage.examples)
