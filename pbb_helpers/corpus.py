@@ -43,7 +43,9 @@ class Mix:
 
     def __post_init__(self) -> None:
         for name in self.families:
-            family(name)
+            family(name)  # says which there are
+        if not sum(self.families.values()) > 0 or min(self.families.values()) < 0:
+            raise UsageError(f"families {self.families}; give each a share of 0 or more, one of them above 0")
         if not 0 <= self.language <= 1:
             raise UsageError(f"language {self.language}; give the share of documents in words, from 0 to 1")
 

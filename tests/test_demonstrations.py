@@ -7,8 +7,10 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pbb_helpers import statistics
 from pbb_helpers.budget import Budget
 from pbb_helpers.conditions import CONDITIONS, condition
 from pbb_helpers.datasets import Dataset, draw_dataset
@@ -16,10 +18,11 @@ from pbb_helpers.demonstrations import pairs
 from pbb_helpers.distributions import value
 from pbb_helpers.documents import EVERY_MODE, call_document, chain_of_thought, description_document, in_context_document, source_document
 from pbb_helpers.families.names import made_up_names
+from pbb_helpers.jobs import jobs, run_job
 from pbb_helpers.leaks import LeakError, leak_check
-from pbb_helpers.plan import Experiment
-from pbb_helpers.programs import Program, UsageError, behaviour, family
-from pbb_helpers.questions import floors, questions
+from pbb_helpers.plan import Experiment, small
+from pbb_helpers.programs import Program, UsageError, behaviour, family, from_cell
+from pbb_helpers.questions import floors, modes_of, questions
 from pbb_helpers.settings import TrainSettings
 from pbb_helpers.stages import build_stage
 
@@ -209,6 +212,24 @@ def test_an_experiment_on_ciphers_asks_held_out_inputs_and_has_floors():
     }
     table = floors(experiment)
     assert set(table["floor"]) == {"best constant", "identity", "best answer given the input"} and table["accuracy"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("match", ["documents", "tokens"])
+def test_an_experiment_on_ciphers_runs_through(shipped_like, tmp_path, match):
+    names = ("in_context", "proactive", "io_only(2, natural)", "source_and_io(2, natural)")
+    plan = small(Experiment(model=str(shipped_like), family="ciphers", conditions=names))
+    plan = replace(plan, budget=replace(plan.budget, stage1_steps=2, stage2_steps=2, match=match))
+    rows, _ = zip(*(run_job(job, tmp_path) for job in jobs(plan)), strict=True)
+    table = pd.DataFrame([row for some in rows for row in some])
+    statistics.require_complete(
+        table, conditions=names, seeds=(0,), modes={name: modes_of(name) for name in names}, groups=["without_io", "with_io"]
+    )
+    data = plan.dataset(0)
+    asked = table[table["mode"] != "source"]
+    assert {from_cell(x) for x in asked["input"]} <= set(data.eval_inputs) and asked["gold"].str.fullmatch("[A-Z]+").all()
+    assert not statistics.results(table, n_boot=20).empty
+    again = [run_job(job, tmp_path)[0] for job in jobs(plan)]
+    assert list(rows) == again, "read back from the store as they were written"
 
 
 @pytest.mark.parametrize(
