@@ -89,9 +89,9 @@ def written(x: Any) -> str:
     """Returns an input as it stands between the brackets of a call.
 
     >>> written(7), written(("CAB", 3))
-    ('7', '"CAB", 3')
+    ('7', "'CAB', 3")
     """
-    return ", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in arguments(x))
+    return ", ".join(repr(value) if isinstance(value, str) else str(value) for value in arguments(x))
 
 
 def to_cell(x: Any) -> Any:
@@ -102,7 +102,7 @@ def to_cell(x: Any) -> Any:
 def from_cell(x: Any) -> Any:
     """Returns the input that a cell of a table holds; a column with gaps has made floats of whole numbers.
 
-    >>> from_cell(7.0), from_cell('"CAB", 3')
+    >>> from_cell(7.0), from_cell("'CAB', 3")
     (7, ('CAB', 3))
     """
     return ast.literal_eval(f"({x})") if isinstance(x, str) else int(x) if isinstance(x, float) else x

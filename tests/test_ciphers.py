@@ -14,8 +14,9 @@ from pbb_helpers.descriptions import canonical, describe, find, parse, says
 from pbb_helpers.documents import EVERY_MODE, call_document, chain_of_thought, description_document, source_document
 from pbb_helpers.evaluate import Generation, score
 from pbb_helpers.families import cipher_words
+from pbb_helpers.families.cipher_parts import ALPHABET, Cipher, affine, atbash, caesar, keyed, vigenere
 from pbb_helpers.families.cipher_steps import letter_by_letter
-from pbb_helpers.families.ciphers import ALPHABET, KEYWORDS, PARTS, Cipher, Ciphers, affine, atbash, caesar, keyed, vigenere
+from pbb_helpers.families.ciphers import KEYWORDS, PARTS, Ciphers
 from pbb_helpers.programs import Program, UsageError, behaviour, family, from_cell, to_cell
 
 WIDE = Ciphers(max_statements=4)
@@ -58,7 +59,7 @@ def test_known_ciphers(cipher, text, shift, secret):
 def test_parts_that_change_letters_or_their_order():
     circle = "if c in w:\n    c = w[(w.find(c) + k) % len(w)]"
     assert Cipher((circle,), circle="AEIOU").encode("BEAUTY", 1) == "BIEATY"
-    blocks = '"".join(T[j:j + 3][::-1] for j in range(0, len(T), 3))'
+    blocks = "''.join((T[j:j + 3][::-1] for j in range(0, len(T), 3)))"
     assert Cipher(("n = n + k",), before=blocks).encode("ABCDEFGH", 0) == "CBAFEDHG"
     assert Cipher(("n = n + k",), before="T[2:] + T[:2]").encode("ABCDE", 0) == "CDEAB"
     assert Cipher((keyed([1, 2]), "n = n + i * 3")).encode("AAAA", 5) == "BFHL"
@@ -114,7 +115,7 @@ def test_words_that_say_no_cipher_are_none(text):
 
 def test_a_line_without_words_is_named():
     with pytest.raises(UsageError, match=r"no words for 's = s \* 2' in a cipher"):
-        describe(Program("zibble", "ciphers", 'def zibble(t, k):\n    s = ""\n    for c in t:\n        s = s * 2\n    return s', 1))
+        describe(Program("zibble", "ciphers", "def zibble(t, k):\n    s = ''\n    for c in t:\n        s = s * 2\n    return s", 1))
 
 
 # ---------------------------------------------------------------- chain of thought
@@ -180,7 +181,7 @@ def test_what_a_line_leaves_the_next_goes_on_with(cipher, text, shift):
     """The shift that a line ends with is the one that the next begins with."""
     lines = chain_of_thought(cipher.program("zibble"), (text, shift)).split("\n")
     for one, other in pairwise(line for line in lines if "k = " in line):
-        if not one.endswith("= k") and cipher.schedule != "k = -k":
+        if cipher.schedule != "k = -k":
             assert other.split("k = ")[1].split(" ")[0] == one.rsplit(" = ", 1)[1]
 
 
@@ -311,7 +312,7 @@ def test_keys_that_make_no_cipher_are_refused(make):
 def test_a_question_is_scored_right_when_answered_with_the_gold(cipher, text, shift, mode, template):
     program = cipher.program("zibble")
     example = call_document(program, "with_io", mode, (text, shift), template)
-    assert f'zibble("{text}", {shift})' in example.prompt
+    assert f"zibble('{text}', {shift})" in example.prompt
     assert example.answer == program.run((text, shift)) and example.input == (text, shift)
     row = score(example, Generation(example.completion, True))
     assert (

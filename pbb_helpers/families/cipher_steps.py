@@ -33,7 +33,7 @@ def letter_by_letter(steps: Iterable[Step]) -> list[str]:
             lines.append([f"{step.after.get('c')}:"])
         elif step.line == "if c in w:":
             lines[-1].append("yes" if step.before["c"] in step.before["w"] else "no")
-        elif step.line in SILENT or step.line == 's = ""' or head in ("a", "w"):
+        elif step.line in SILENT or step.line == "s = ''" or head in ("a", "w"):
             continue
         elif head == "t":
             lines.append(["t =", step.after["t"]])

@@ -28,14 +28,14 @@ class Line:
 BEFORE = (
     Line("t = t[::-1]", ("Reverse the text", "Turn the text around")),
     Line("t = t[{n}:] + t[:{n}]", ("Move the first {n} letters of the text to its end", "Take {n} letters off the front of the text and put them at its end")),
-    Line('t = "".join(t[j:j + {n}][::-1] for j in range(0, len(t), {n}))',
+    Line("t = ''.join((t[j:j + {n}][::-1] for j in range(0, len(t), {n})))",
          ("Cut the text into blocks of {n} letters and reverse each block", "Reverse every block of {n} letters of the text")),
-    Line('a = "{letters}"', ("The alphabet is {letters}, numbered from 0", "Number the alphabet {letters} from 0")),
-    Line('w = "{letters}"', ("The circle is {letters}", "Put {letters} in a circle")),
+    Line("a = '{letters}'", ("The alphabet is {letters}, numbered from 0", "Number the alphabet {letters} from 0")),
+    Line("w = '{letters}'", ("The circle is {letters}", "Put {letters} in a circle")),
 )  # fmt: skip
 LOOP = (
-    Line('s = ""\n    for c in t:', ("Go through the letters in turn", "Take one letter after the other")),
-    Line('s = ""\n    for i, c in enumerate(t):', ("Go through the letters in turn, counting places from 0", "Take one letter after the other, its place counted from 0")),
+    Line("s = ''\n    for c in t:", ("Go through the letters in turn", "Take one letter after the other")),
+    Line("s = ''\n    for i, c in enumerate(t):", ("Go through the letters in turn, counting places from 0", "Take one letter after the other, its place counted from 0")),
 )  # fmt: skip
 EACH = (
     Line("n = ord(c) - 65", ("Number the letter, A being 0", "Take the letter's number, with A as 0")),
@@ -70,7 +70,7 @@ LAST = (
     Line("return s", ("Return what was written", "Give back what was written")),
     Line("return s[::-1]", ("Return what was written, reversed", "Give back what was written in reverse")),
     Line("return s[-{n}:] + s[:-{n}]", ("Return what was written, its last {n} letters moved to the front", "Move the last {n} letters of what was written to its front and give it back")),
-    Line('return "".join(s[j:j + {n}][::-1] for j in range(0, len(s), {n}))',
+    Line("return ''.join((s[j:j + {n}][::-1] for j in range(0, len(s), {n})))",
          ("Return what was written, every block of {n} letters reversed", "Reverse every block of {n} letters of what was written and give it back")),
 )  # fmt: skip
 PARTS = (BEFORE, LOOP, EACH, LAST)
@@ -90,7 +90,7 @@ def describe(source: str, choose: Callable[[tuple[str, ...]], str]) -> str:
     Raises:
         UsageError: There are no words for a line.
 
-    >>> describe('def zibble(t, k):\\n    s = ""\\n    for c in t:\\n        n = ord(c) - 65\\n        n = n + k\\n'
+    >>> describe("def zibble(t, k):\\n    s = ''\\n    for c in t:\\n        n = ord(c) - 65\\n        n = n + k\\n"
     ...          '        s = s + chr(n % 26 + 65)\\n    return s', lambda phrases: phrases[0])  # doctest: +NORMALIZE_WHITESPACE
     'zibble takes a text and a shift. Go through the letters in turn. Number the letter, A being 0. Add the shift.
     Write the letter of the number modulo 26, 0 being A. Return what was written.'
