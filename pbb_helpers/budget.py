@@ -14,7 +14,9 @@ class Budget:
     """How long the stages are and how each is trained; both stages of every condition get the same.
 
     What is the same is the number of documents; or, with `match="tokens"`, the number of supervised tokens in code and in words: a
-    stage ends where the shortest of its versions in code and words would (`stages.build_stage`).
+    stage ends where the shortest of its versions in code and words would (`stages.build_stage`). An output is far shorter than a source:
+    with equal documents, stages with I/O pairs of w/o IO programs in place of sources have fewer supervised tokens than that of proactive;
+    with equal tokens they have more documents.
     """
 
     stage1: TrainSettings = field(default_factory=TrainSettings)

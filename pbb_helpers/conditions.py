@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 
+from pbb_helpers.demonstrations import DEMONSTRATIONS, demonstration
 from pbb_helpers.documents import EVERY_MODE, MODES, N_TEMPLATES, WORD_MODES
 from pbb_helpers.knobs import KNOBS, knob
 from pbb_helpers.programs import did_you_mean
@@ -79,7 +80,7 @@ KNOB_MODES = ("direct", "cot", "recall", "source")
 
 @functools.cache
 def condition(name: str) -> Condition:
-    """Returns the condition of that name, or of a knob and its value.
+    """Returns the condition of that name, of a knob and its value, or of a number of I/O pairs and their distribution.
 
     Raises:
         UsageError: There is none, or the value is out of range.
@@ -87,6 +88,10 @@ def condition(name: str) -> Condition:
     if turned := knob(name):
         kind, value = KNOBS[turned[0]], turned[1]
         return Condition(name, kind.question, "a variant of arXiv 2506.18777v2, Proactive", kind.stages(value), KNOB_MODES)
+    if stages := demonstration(name):
+        question = DEMONSTRATIONS[name.partition("(")[0]].question
+        return Condition(name, question, "arXiv 2506.18777v1, I/O pairs; the form is ours", stages, KNOB_MODES)
     if name not in CONDITIONS:
-        raise did_you_mean("condition", name, [*CONDITIONS, *(f"{name}(number)" for name in KNOBS)])
+        kinds = [*(f"{name}(number)" for name in KNOBS), *(f"{name}(number, distribution)" for name in DEMONSTRATIONS)]
+        raise did_you_mean("condition", name, [*CONDITIONS, *kinds])
     return CONDITIONS[name]

@@ -6,7 +6,7 @@ parentheses), E is any expression, T a test, S and R are short statements, X and
 
 The words say what Python does: "round down" is towards minus infinity, and a remainder that is never negative is that of `%` by a number
 from 1. `parse` follows every way of reading a text and refuses one that can be read in two ways, so a round trip through it proves that a
-description belongs to one program only.
+description belongs to one program only. Ciphers have a table of their own, `families.cipher_words`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from pbb_helpers.families import cipher_words
 from pbb_helpers.programs import Program, UsageError
 
 SLOT = re.compile(r"\b[A-Z]\b")
@@ -130,11 +131,14 @@ def describe(program: Program, phrasing: int = 0) -> str:
     """
     if phrasing < 0:
         raise UsageError(f"phrasing {phrasing}; give a whole number from 0")
-    function = _function(program.source)
+    function = None if program.family == "ciphers" else _function(program.source)
     nameless = program.source.split("(", 1)[1]
     draws = np.random.Generator(np.random.PCG64([phrasing, int.from_bytes(hashlib.sha256(nameless.encode()).digest()[:8])]))
-    writer = _Writer(lambda options: options[draws.integers(len(options))], function)
-    return writer.program()
+
+    def choose(options: tuple[str, ...]) -> str:
+        return options[draws.integers(len(options))]
+
+    return _Writer(choose, function).program() if function else cipher_words.describe(program.source, choose)
 
 
 def parse(text: str) -> str:
@@ -183,7 +187,7 @@ def canonical(source: str) -> str:
 def _read(text: str) -> tuple[tuple[str, int], ...]:
     """Returns every program that the beginning of a text may say, with the place where its words end."""
     try:
-        return tuple(_Reader(text).program(0))
+        return (*_Reader(text).program(0), *((canonical(source), end) for source, end in cipher_words.read(text)))
     except RecursionError:  # rows of brackets that a model may write; a program that Python reads is never nested so deep
         return ()
 
@@ -367,4 +371,4 @@ def _filled(python: str, found: dict[str, str]) -> str:
 
 @functools.cache
 def _heads() -> re.Pattern[str]:
-    return re.compile("|".join(SLOT.sub(r"\\w+", re.escape(head)) for head in HEADS))
+    return re.compile("|".join([*(SLOT.sub(r"\\w+", re.escape(head)) for head in HEADS), *cipher_words.head_patterns()]))

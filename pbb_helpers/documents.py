@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from pbb_helpers.descriptions import describe
-from pbb_helpers.programs import Program, Step, UsageError, did_you_mean
+from pbb_helpers.families.cipher_steps import letter_by_letter
+from pbb_helpers.programs import Program, Step, UsageError, did_you_mean, written
 
 MODES = ("direct", "cot", "recall", "source", "in_context_direct", "in_context_cot", "in_context_recall")
 """The ways of answering of programs that are given as code."""
@@ -116,7 +117,7 @@ class Example:
         program: The name of the program.
         prompt: What the model is given.
         completion: The gold continuation; the loss is on this only.
-        input: The input in the prompt; None for a source or a description.
+        input: The input in the prompt, a tuple where the program has several arguments; None for a source or a description.
         answer: The gold answer as text, "-17"; for a source the source, and for a description too: any phrasing of it is right.
         length: Number of statements of the program.
     """
@@ -126,19 +127,20 @@ class Example:
     program: str
     prompt: str
     completion: str
-    input: int | None
+    input: Any
     answer: str | None
     length: int
 
 
 def chain_of_thought(program: Program, x: Any) -> str:
-    """Returns the true execution at `x`, a line a step, the values put in for the variables.
+    """Returns the true execution at `x`, a line a step (of a cipher a line a letter), the values put in for the variables.
 
     >>> print(chain_of_thought(Program("zibble", "arithmetic", "def zibble(x):\\n    x = x + 3\\n    return x", 1), 5))
     x = 5 + 3 = 8
     return 8
     """
-    return "\n".join(map(render_step, program.trace(x)))
+    steps = program.trace(x)
+    return "\n".join(letter_by_letter(steps) if program.family == "ciphers" else map(render_step, steps))
 
 
 def render_step(step: Step) -> str:
@@ -184,17 +186,30 @@ def _filled(expression: str, values: dict[str, Any]) -> str:
     return re.sub(r"[A-Za-z_]\w*", lambda match: str(values.get(match[0], match[0])), expression)
 
 
+def source_prompt(program: Program, template: int) -> str:
+    """Returns the prompt that asks for a program's source."""
+    return SOURCE_TEMPLATES[template].format(name=program.name) + "\n"
+
+
+def description_prompt(program: Program, template: int) -> str:
+    """Returns the prompt that asks for a program's description."""
+    return _fitting(DESCRIPTION_TEMPLATES[template], program).format(name=program.name) + "\n"
+
+
+def _fitting(template: str, program: Program) -> str:
+    return template.replace("number", "text") if program.family == "ciphers" else template
+
+
 def source_document(program: Program, group: str, template: int) -> Example:
     """Returns the document of L_decl = -log p(source | pointer)."""
-    prompt = SOURCE_TEMPLATES[template].format(name=program.name) + "\n"
+    prompt = source_prompt(program, template)
     return Example("source", group, program.name, prompt, program.source, None, program.source, program.length)
 
 
 def description_document(program: Program, group: str, template: int, phrasing: int = 0) -> Example:
     """Returns the document of L_decl in words: -log p(description | pointer). The phrasing is that of `descriptions.describe`."""
-    prompt = DESCRIPTION_TEMPLATES[template].format(name=program.name) + "\n"
     text = describe(program, phrasing)
-    return Example("description", group, program.name, prompt, text, None, program.source, program.length)
+    return Example("description", group, program.name, description_prompt(program, template), text, None, program.source, program.length)
 
 
 def way_of_answering(mode: str) -> tuple[str, str | None]:
@@ -209,7 +224,7 @@ def way_of_answering(mode: str) -> tuple[str, str | None]:
     return mode.removeprefix("in_context_"), "source" if mode.startswith("in_context_") else None
 
 
-def call_document(program: Program, group: str, mode: str, x: int, template: int, *, context: Iterable[Program] = (),
+def call_document(program: Program, group: str, mode: str, x: Any, template: int, *, context: Iterable[Program] = (),
                   phrasing: int = 0) -> Example:  # fmt: skip
     """Returns the document of L_exec = -log p(output | pointer, input), answered in `mode`.
 
@@ -231,7 +246,8 @@ def call_document(program: Program, group: str, mode: str, x: int, template: int
         raise did_you_mean("mode of answering", mode, [m for m in EVERY_MODE if m not in ("source", "description")])
     programs = [*context] or [program]
     texts = [p.source if shown == "source" else describe(p, phrasing) for p in programs] if shown else []
-    prompt = "\n\n".join([*texts, CALL_TEMPLATES[template].format(name=program.name, input=x) + CUES[way]])
+    call = _fitting(CALL_TEMPLATES[template], program).format(name=program.name, input=written(x))
+    prompt = "\n\n".join([*texts, call + CUES[way]])
     output = str(program.run(x))
     completion = output if way == "direct" else chain_of_thought(program, x)
     if way in ("recall", "recall_description"):
@@ -239,7 +255,7 @@ def call_document(program: Program, group: str, mode: str, x: int, template: int
     return Example(mode, group, program.name, prompt, completion, x, output, program.length)
 
 
-def in_context_document(program: Program, group: str, mode: str, x: int, template: int, distractors: Iterable[Program],
+def in_context_document(program: Program, group: str, mode: str, x: Any, template: int, distractors: Iterable[Program],
                         generator: np.random.Generator, *, phrasing: int = 0) -> Example:  # fmt: skip
     """Returns a document whose prompt holds the program among distractors in random order; `mode` is "cot" or "description_cot" …"""
     context = [program, *distractors]

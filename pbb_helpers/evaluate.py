@@ -14,7 +14,7 @@ import torch
 from pbb_helpers.descriptions import canonical, parse
 from pbb_helpers.documents import EVERY_MODE, way_of_answering
 from pbb_helpers.models import LoadedModel, encode, merged
-from pbb_helpers.programs import UsageError, did_you_mean
+from pbb_helpers.programs import UsageError, did_you_mean, to_cell
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pbb_helpers.documents import Example
 
 INTEGER = r"0|-?[1-9][0-9]*"  # not \d, which takes digits of every script
+TEXT = r"[A-Z]+"
 BATCH_SIZE = 128
 """Prompts decoded together."""
 COMPACT_AT = 1 / 8
@@ -85,12 +86,14 @@ def score(example: Example, generation: Generation) -> dict[str, Any]:
     """Returns the row of one answer; one that was cut off or cannot be parsed has `answer` None and is wrong."""
     if example.answer is None:
         raise UsageError(f"the {example.kind} example of {example.program!r} has no gold answer; evaluation needs Example.answer")
-    answer = parse_answer(example.kind, generation.text) if generation.finished else None
+    answer = (
+        parse_answer(example.kind, generation.text, TEXT if isinstance(example.input, tuple) else INTEGER) if generation.finished else None
+    )
     gold = canonical(example.answer) if example.kind == "description" else example.answer.rstrip()
     return {
         "group": example.group,
         "program": example.program,
-        "input": example.input,
+        "input": to_cell(example.input),
         "mode": example.kind,
         "length": example.length,
         "prompt": example.prompt,
@@ -102,8 +105,8 @@ def score(example: Example, generation: Generation) -> dict[str, Any]:
     }
 
 
-def parse_answer(mode: str, text: str) -> str | None:
-    r"""Returns the answer that `text` gives in `mode`, or None where it gives none.
+def parse_answer(mode: str, text: str, output: str = INTEGER) -> str | None:
+    r"""Returns the answer that `text` gives in `mode`, or None where it gives none; `output` is what an output looks like.
 
     An integer counts in the one way Python prints it: "05", "+5", "5." and full-width digits are no answers. In the modes that
     step through the execution the answer is on the last line, "return N" and nothing else, not indented: an indented return is
@@ -126,7 +129,7 @@ def parse_answer(mode: str, text: str) -> str | None:
         except UsageError:
             return None
     line = text.strip() if kind == "direct" else text.rstrip().split("\n")[-1]
-    match = re.fullmatch(f"({INTEGER})" if kind == "direct" else f"return ({INTEGER})", line)
+    match = re.fullmatch(f"({output})" if kind == "direct" else f"return ({output})", line)
     return match[1] if match else None
 
 

@@ -116,7 +116,7 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
             where = [{"condition": chosen.name, "seed": seed, "stage": spec.name} for seed in job.seeds]
             tell = functools.partial(_tell_step, events, spec, where)
             keys = train_stages(loaded, stages, store=store, parents=keys if number else None, on_progress=tell)
-            whole = experiment.budget.documents(spec)  # what was announced: a stage matched in tokens may have fewer
+            whole = experiment.budget.documents(spec)  # what was announced: a stage matched in tokens may have another number
             for key, which in zip(keys, where, strict=True):
                 seed = which["seed"]
                 _tell(events, (seed, spec), whole, f"{chosen.name}, seed {seed}: trained {spec.name}")

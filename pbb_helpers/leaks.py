@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from pbb_helpers.datasets import Dataset
+from pbb_helpers.demonstrations import pair_documents
 from pbb_helpers.descriptions import canonical, describe, find
-from pbb_helpers.documents import DESCRIPTION_TEMPLATES, SOURCE_TEMPLATES
+from pbb_helpers.documents import N_TEMPLATES, description_prompt, source_prompt
 from pbb_helpers.programs import UsageError
 from pbb_helpers.settings import Stage
 from pbb_helpers.specs import StageSpec, without_io_sources
@@ -16,8 +17,9 @@ class LeakError(UsageError):
     """A document is in a stage that must not hold it."""
 
 
-CALL = re.compile(r"\b(?!range\b)(\w+)\s*\(\s*(?:\w+\s*=\s*)?([-+]?\d+)\s*,?\s*\)")
-"""A call on a number, but for the loop header `range(3)`; also one written as f(x=3), f(+3), f(03) or f(3,)."""
+KEYWORD = r"(?:\w+\s*=\s*)?"
+CALL = re.compile(rf"\b(?!range\b)(\w+)\s*\(\s*{KEYWORD}(?:[\"'](\w*)[\"']\s*,\s*{KEYWORD})?([-+]?\d+)\s*,?\s*\)")
+"""A call on a number, or on a text and a number, but for the loop header `range(3)`; also one written as f(x=3), f(+3), f(03) or f(3,)."""
 
 
 def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
@@ -25,8 +27,8 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
 
     Three rules, the first a white list, so that it needs no imagination about how a leak might look:
     1. A document that names a w/o IO program is one of the 20 source documents, or of the 20 description documents in each phrasing, of a
-       program that the stage may show in that way, letter for letter; in a stage that may show I/O of w/o IO programs (none here) it
-       may also be a question on a training input.
+       program that the stage may show in that way, letter for letter; or, in a stage with I/O pairs of w/o IO programs
+       (`demonstrations`, no others), a question on one of these pairs, again letter for letter.
     2. No document calls any program on a held-out input.
     3. No document shows the body of a w/o IO program, in code or in words, under a name that the stage does not bind it to.
 
@@ -37,25 +39,26 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     hidden = {program.name for program in dataset.without_io}
     bodies = {_body(text) for program in dataset.without_io for text in (program.source, canonical(program.source))}
     shown = [(p, part) for part in (spec, *spec.mix) if part.without_io for p in without_io_sources(part, dataset)]
-    allowed = {(template, p.name, p.source) for p, _ in shown for template in SOURCE_TEMPLATES if "source" in kinds}
+    allowed = {(source_prompt(p, i), p.source) for p, _ in shown for i in range(N_TEMPLATES) if "source" in kinds}
     allowed |= {
-        (template, p.name, describe(p, phrasing))
+        (description_prompt(p, i), describe(p, phrasing))
         for p, part in shown
         if "description" in kinds
         for phrasing in range(part.phrasings)
-        for template in DESCRIPTION_TEMPLATES
+        for i in range(N_TEMPLATES)
     }
-    allowed = {(template.format(name=name) + "\n", text) for template, name, text in allowed}
-    held_out = {str(x) for x in dataset.eval_inputs}
+    allowed |= {document for part in (spec, *spec.mix) for document in pair_documents(part, dataset)}
+    held_out = set(dataset.eval_inputs)
+    texts = any(isinstance(x, tuple) for x in held_out)
     for prompt, completion in dict.fromkeys((e.prompt, e.completion) for e in stage.examples):
         text = f"{prompt}{completion}"
-        calls = CALL.findall(text)
-        if any(str(int(x)) in held_out for _, x in calls):
+        calls = [(word.upper(), int(x)) if word else int(x) for _, word, x in CALL.findall(text)]
+        if held_out.intersection(calls):
             raise _leak(stage, "calls a program on a held-out input", text)
         if (prompt, completion) in allowed:
             continue
-        if hidden.intersection(_words(text)) and not (kinds - {"source", "description"} and calls):
-            raise _leak(stage, "names a w/o IO program outside a source or description that the stage may hold", text)
+        if hidden.intersection(_words(text, texts)):
+            raise _leak(stage, "names a w/o IO program outside a source, a description or an I/O pair that the stage may hold", text)
         if any(body in bodies for body in _bodies(text)):
             raise _leak(stage, "shows the body of a w/o IO program under another name", text)
     return len(stage.examples)
@@ -65,9 +68,13 @@ def _leak(stage: Stage, what: str, text: str) -> LeakError:
     return LeakError(f"leak in {stage.name}: a document {what}: {text!r}; nothing was trained")
 
 
-def _words(text: str) -> set[str]:
-    """Returns the words of the text, and its runs of letters in small letters: "_Zibble2" names zibble too."""
-    return {*re.findall(r"\w+", text), *re.findall(r"[^\W\d_]+", text.lower())}
+def _words(text: str, texts: bool) -> set[str]:
+    """Returns the words of the text, and its runs of letters in small letters: "_Zibble2" names zibble too.
+
+    Where inputs are texts, capitals alone are one: an enciphered word that reads like a name points to no program.
+    """
+    runs = re.findall(r"[^\W\d_]+", text)
+    return {*re.findall(r"\w+", text), *(run.lower() for run in runs if not (texts and run.isupper()))}
 
 
 def _body(source: str) -> str:

@@ -255,9 +255,21 @@ def _readings(text: str, kind: Any) -> list[Any]:
     # A text parameter keeps exactly what was typed: "007" is a name there, not a number.
     readings = [text, *readings] if kind is str else [*readings, text]
     if "," in stripped or stripped:
-        parts = [part.strip() for part in stripped.strip("[]()").split(",") if part.strip()]
+        parts = _items(stripped[1:-1] if re.fullmatch(r"\[.*\]|\(.*\)", stripped, re.DOTALL) else stripped)
         readings += [parts, [_number(part) for part in parts]]
     return readings
+
+
+def _items(text: str) -> list[str]:
+    """Returns what stands between the commas; one within brackets, as in "io_only(8, natural)", parts nothing."""
+    items, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth <= 0:
+            items.append("")
+        else:
+            items[-1] += character
+    return [item.strip() for item in items if item.strip()]
 
 
 def _number(text: str) -> Any:

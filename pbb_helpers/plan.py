@@ -8,6 +8,7 @@ from typing import Any
 from pbb_helpers.budget import Budget
 from pbb_helpers.conditions import MAIN, condition
 from pbb_helpers.datasets import Dataset, draw_dataset
+from pbb_helpers.demonstrations import require_distributions
 from pbb_helpers.programs import UsageError, family
 
 
@@ -44,8 +45,9 @@ class Experiment:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        inputs = family(self.family, **dict(self.family_settings)).inputs()
         for name in self.conditions:
-            condition(name)
+            require_distributions(condition(name).stages, inputs)
         if not self.conditions or not self.seeds:
             raise UsageError(f"conditions {self.conditions} and seeds {self.seeds}; give at least one of each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.conditions)) < len(self.conditions):

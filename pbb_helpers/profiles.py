@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pbb_helpers.budget import Budget
 from pbb_helpers.conditions import CONDITIONS, condition
+from pbb_helpers.demonstrations import demonstration
 from pbb_helpers.knobs import knob
 from pbb_helpers.labels import label
 from pbb_helpers.model_files import find
@@ -162,8 +163,10 @@ def experiments(
 
 
 def _place(name: str) -> tuple[int, str, float]:
-    """Returns where a condition stands in a table: in the order of the registry, then the knobs by value."""
+    """Returns where a condition stands in a table: in the order of the registry, then the knobs by value, then I/O pairs by their number."""
     turned = knob(name)
+    if stages := demonstration(name):
+        return len(CONDITIONS) + 1, f"{name.partition('(')[0]} {stages[-1].distribution}", stages[-1].pairs
     return (len(CONDITIONS), *turned) if turned else (list(CONDITIONS).index(name), "", 0.0)
 
 
@@ -175,23 +178,31 @@ def _changed(thing: Any, **changes: Any) -> Any:
 def facts(experiment: Experiment, models: Sequence[str] = ()) -> dict[str, Any]:
     """Returns what a reader must know of an experiment's size, in words and numbers; `models` where it is run on several."""
     budget = experiment.budget
-    return {
-        "model": (", ".join(models) or experiment.model) + (", its own Python code is run" if experiment.trust_remote_code else ""),
-        "family": experiment.family + "".join(f", {name} {value}" for name, value in experiment.family_settings),
-        "conditions": ", ".join(experiment.conditions),
-        "seeds (each draws programs, inputs, documents, initial weights)": ", ".join(map(str, experiment.seeds)),
-        "programs w/ IO and w/o IO, per seed": f"{experiment.n_with_io} and {experiment.n_without_io}",
-        "inputs held out of all training": experiment.n_eval_inputs,
-        "questions per program and mode": experiment.inputs_per_program,
-        "stage 1": f"{budget.stage1_steps} steps of {budget.stage1.batch_size} documents, {_method(budget.stage1)}",
-        "stage 2": f"{budget.stage2_steps} steps of {budget.stage2.batch_size} documents, {_method(budget.stage2)}",
-        "documents of stage 1": _mix(STAGE1),
-        "documents of stage 2": _mix(STAGE2),
-        "mixture": "the documents of both stages, trained at the rate of stage 1",
-    } | (
-        {"in words": f"the same programs, inputs and shares, the description for the source, as many {budget.match} per stage"}
-        if any("description" in name for name in experiment.conditions)
-        else {}
+    return (
+        {
+            "model": (", ".join(models) or experiment.model) + (", its own Python code is run" if experiment.trust_remote_code else ""),
+            "family": experiment.family + "".join(f", {name} {value}" for name, value in experiment.family_settings),
+            "conditions": ", ".join(experiment.conditions),
+            "seeds (each draws programs, inputs, documents, initial weights)": ", ".join(map(str, experiment.seeds)),
+            "programs w/ IO and w/o IO, per seed": f"{experiment.n_with_io} and {experiment.n_without_io}",
+            "inputs held out of all training": experiment.n_eval_inputs,
+            "questions per program and mode": experiment.inputs_per_program,
+            "stage 1": f"{budget.stage1_steps} steps of {budget.stage1.batch_size} documents, {_method(budget.stage1)}",
+            "stage 2": f"{budget.stage2_steps} steps of {budget.stage2.batch_size} documents, {_method(budget.stage2)}",
+            "documents of stage 1": _mix(STAGE1),
+            "documents of stage 2": _mix(STAGE2),
+            "mixture": "the documents of both stages, trained at the rate of stage 1",
+        }
+        | (
+            {"in words": f"the same programs, inputs and shares, the description for the source, as many {budget.match} per stage"}
+            if any("description" in name for name in experiment.conditions)
+            else {}
+        )
+        | (
+            {"I/O pairs of w/o IO programs": f"input and output alone; stage 2 has as many {budget.match} as that of proactive"}
+            if any(map(demonstration, experiment.conditions))
+            else {}
+        )
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import difflib
 import functools
@@ -15,7 +16,8 @@ import numpy as np
 
 # What the source of a program may call. This keeps honest programs honest; it is not a sandbox for hostile ones.
 BUILTINS = {
-    name: getattr(builtins, name) for name in ("abs", "bool", "divmod", "enumerate", "int", "len", "max", "min", "range", "str", "sum")
+    name: getattr(builtins, name)
+    for name in ("abs", "bool", "chr", "divmod", "enumerate", "int", "len", "max", "min", "ord", "range", "str", "sum")
 }
 
 
@@ -47,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """A named function of one argument, as source text.
+    """A named function, as source text. An input is its one argument or, for a function of several, the tuple of them.
 
     Attributes:
         name: The pointer that a model learns, for example "zibble".
@@ -67,7 +69,7 @@ class Program:
         >>> Program("zibble", "arithmetic", "def zibble(x):\\n    x = x + 3\\n    return x", 1).run(4)
         7
         """
-        return _function(self.source, self.name)(x)
+        return _function(self.source, self.name)(*arguments(x))
 
     def trace(self, x: Any) -> list[Step]:
         """Returns the executed lines in order with the true states around each, read from the running frame."""
@@ -76,6 +78,34 @@ class Program:
     def renamed(self, name: str) -> Program:
         """Returns the same program under another name."""
         return Program(name, self.family, self.source.replace(f"def {self.name}(", f"def {name}(", 1), self.length)
+
+
+def arguments(x: Any) -> tuple:
+    """Returns the arguments that an input stands for."""
+    return x if isinstance(x, tuple) else (x,)
+
+
+def written(x: Any) -> str:
+    """Returns an input as it stands between the brackets of a call.
+
+    >>> written(7), written(("CAB", 3))
+    ('7', "'CAB', 3")
+    """
+    return ", ".join(repr(value) if isinstance(value, str) else str(value) for value in arguments(x))
+
+
+def to_cell(x: Any) -> Any:
+    """Returns an input as a table holds it: several arguments as the text of them, one as it is."""
+    return written(x) if isinstance(x, tuple) else x
+
+
+def from_cell(x: Any) -> Any:
+    """Returns the input that a cell of a table holds; a column with gaps has made floats of whole numbers.
+
+    >>> from_cell(7.0), from_cell("'CAB', 3")
+    (7, ('CAB', 3))
+    """
+    return ast.literal_eval(f"({x})") if isinstance(x, str) else int(x) if isinstance(x, float) else x
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -100,7 +130,7 @@ def _trace(function: Callable[[Any], Any], lines: list[str], x: Any) -> list[Ste
     previous = sys.gettrace()
     sys.settrace(enter)
     try:
-        value = function(x)
+        value = function(*arguments(x))
     finally:
         sys.settrace(previous)
     steps = [Step(lines[number - 1].strip(), before, after) for (number, before), (_, after) in zip(events, events[1:], strict=False)]
@@ -129,7 +159,7 @@ class Family(Protocol):
 def behaviour(program: Program, inputs: Iterable[Any]) -> tuple:
     """Returns the program's outputs over `inputs`: two programs are the same in behaviour when these are equal."""
     function = _function(program.source, program.name)
-    return tuple(function(x) for x in inputs)
+    return tuple(function(*arguments(x)) for x in inputs)
 
 
 def family(name: str, /, **settings: Any) -> Family:

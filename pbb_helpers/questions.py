@@ -18,7 +18,7 @@ from pbb_helpers.documents import (
     way_of_answering,
 )
 from pbb_helpers.plan import Experiment
-from pbb_helpers.programs import Program
+from pbb_helpers.programs import Program, to_cell
 
 
 def questions(experiment: Experiment, dataset: Dataset, modes: Sequence[str], templates: int = N_TEMPLATES) -> Iterator[list[Example]]:
@@ -68,4 +68,4 @@ def floors(experiment: Experiment, *, by: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _pair(seed: int, program: Program, x: Any) -> dict[str, Any]:
-    return {"seed": seed, "program": program.name, "input": x, "gold": str(program.run(x)), "length": program.length}
+    return {"seed": seed, "program": program.name, "input": to_cell(x), "gold": str(program.run(x)), "length": program.length}

@@ -12,10 +12,11 @@ from pbb_helpers.programs import UsageError, did_you_mean
 class PretrainSettings:
     """One model: its shape, its budget and its mix. The learning rate is constant at first and falls to zero over the last `decay_share` of the steps.
 
-    With the optimizer "muon" the matrices of the layers are trained by Muon (https://kellerjordan.github.io/posts/muon/) at `matrix_lr`, its
-    updates scaled to AdamW's root mean square (arXiv 2502.16982), and the rest by AdamW at `lr`. `bpe_size` is the size of the tokenizer's vocabulary without the names: with 1,024 for code alone, and 1,280 for a mix with language,
-    a source and its description take as many tokens. Documents longer than `longest` tokens, few and costly, are left out (three
-    statements recalled beside distractors).
+    With the optimizer "muon" the matrices of the layers are trained by Muon (https://kellerjordan.github.io/posts/muon/) at
+    `matrix_lr`, its updates scaled to AdamW's root mean square (arXiv 2502.16982), and the rest by AdamW at `lr`. `bpe_size` is the
+    size of the tokenizer's vocabulary without the names: with 1,024 for code alone, and 1,280 for a mix with language, a source and its
+    description take as many tokens. Documents longer than `longest` tokens, few and costly, are left out (three statements recalled
+    beside distractors).
     """
 
     name: str = "pbb-small"

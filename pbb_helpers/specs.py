@@ -32,6 +32,8 @@ class StageSpec:
             is. The curricula hold the very same documents in another order.
         templates: How many pointer templates its documents take, the first ones.
         scale: Factor on the number of documents.
+        pairs: How many I/O pairs of each w/o IO program its questions on these go round; with none it may hold no such question.
+        distribution: What the inputs of these pairs are drawn from, a name in `distributions`.
     """
 
     name: str
@@ -46,6 +48,8 @@ class StageSpec:
     arrange: tuple[str, float, int] = ("together", 0.0, 0)
     templates: int = N_TEMPLATES
     scale: float = 1.0
+    pairs: int = 0
+    distribution: str = "uniform"
 
     def kinds_without_io(self) -> set[str]:
         """Returns the kinds of document of w/o IO programs that the stage may hold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from pbb_helpers.budget import Budget, apportion
 from pbb_helpers.corpus import Mix, documents
 from pbb_helpers.datasets import Dataset, generator
+from pbb_helpers.demonstrations import counterpart, pairs
 from pbb_helpers.documents import Example, call_document, description_document, source_document
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.leaks import leak_check
@@ -52,12 +53,19 @@ def build_stage(spec: StageSpec, dataset: Dataset, budget: Budget, count: Callab
 def _matched(
     examples: list[Example], spec: StageSpec, dataset: Dataset, budget: Budget, count: Callable[[str], int] | None
 ) -> list[Example]:
-    """Returns the first documents of a stage, as many as have the tokens of the shortest of its versions in code and words, or just more."""
+    """Returns the first documents of a stage, as many as have the tokens of the shortest of its versions in code and words, or just more.
+
+    A stage with I/O pairs has as many tokens as that of proactive and, since outputs are short, more documents.
+    """
     if count is None:
         raise UsageError("a budget matched in tokens needs a tokenizer to count them; give count=models.token_counter(tokenizer)")
-    versions = {worded(spec, with_io=a, without_io=b) for a in (False, True) for b in (False, True)}
+    versions = {worded(counterpart(spec), with_io=a, without_io=b) for a in (False, True) for b in (False, True)}
     tokens = min(sum(count(e.completion) for e in compose(version, dataset, budget)) for version in versions)
     sums = np.cumsum([count(e.completion) for e in examples])
+    while spec.pairs and sums[-1] < tokens:
+        spec = replace(spec, scale=2 * spec.scale)
+        examples = compose(spec, dataset, budget)
+        sums = np.cumsum([count(e.completion) for e in examples])
     return examples[: int(np.searchsorted(sums, tokens)) + 1]
 
 
@@ -69,6 +77,7 @@ def compose(spec: StageSpec, dataset: Dataset, budget: Budget) -> list[Example]:
         made = ARRANGEMENTS[name](*parts, value)[which]
     else:
         sources = without_io_sources(spec, dataset)
+        shown = pairs(spec, dataset) if spec.pairs else {}
         made = []
         for (group, kind), number in apportion(spec, budget.documents(spec)).items():
             programs = dataset.with_io if group == "with_io" else sources
@@ -78,7 +87,7 @@ def compose(spec: StageSpec, dataset: Dataset, budget: Budget) -> list[Example]:
             stream = (
                 replay(dataset, draws, spec.language)
                 if group == "replay"
-                else _documents(programs, group, kind, dataset.train_inputs, spec.templates, draws, phrasings)
+                else _documents(programs, group, kind, dataset.train_inputs, shown, spec.templates, draws, phrasings)
             )
             made += itertools.islice(stream, number)
     return [made[i] for i in generator(dataset.seed, spec.name + " order").permutation(len(made))]
@@ -113,21 +122,25 @@ def replay(dataset: Dataset, draws: np.random.Generator, language: float = 0.0) 
     names = tuple(name for name in made_up_names() if name not in taken)
     seed = int(draws.integers(2**62))
     every = tuple(sorted(dataset.train_inputs + dataset.eval_inputs))  # what the behaviours are over
-    mix = Mix(language=language)
+    mix = Mix(language=language, families={dataset.family: 1.0})
     return documents(mix, seed, names=names, inputs=dataset.train_inputs, exclude=dataset.behaviours, exclude_over=every)
 
 
-def _documents(programs: Sequence[Program], group: str, kind: str, inputs: Sequence[Any], templates: int, draws: np.random.Generator,
-               phrasings: Iterator[int]) -> Iterator[Example]:  # fmt: skip
-    """Yields documents of one kind without end: all programs once in random order, then all again, so that exposures differ by one."""
-    while True:
+def _documents(programs: Sequence[Program], group: str, kind: str, inputs: Sequence[Any], shown: Mapping[str, Sequence[Any]],
+               templates: int, draws: np.random.Generator, phrasings: Iterator[int]) -> Iterator[Example]:  # fmt: skip
+    """Yields documents of one kind without end: all programs once in random order, then all again, so that exposures differ by one.
+
+    A program in `shown` is asked the inputs there in turn, any other one inputs at random.
+    """
+    for turn in itertools.count():
         for i in draws.permutation(len(programs)):
             if kind == "source":
                 yield source_document(programs[i], group, int(draws.integers(templates)))
             elif kind == "description":
                 yield description_document(programs[i], group, int(draws.integers(templates)), next(phrasings))
             else:
-                x = inputs[draws.integers(len(inputs))]
+                own = shown.get(programs[i].name)
+                x = own[turn % len(own)] if own else inputs[draws.integers(len(inputs))]
                 yield call_document(programs[i], group, kind, x, int(draws.integers(templates)), phrasing=next(phrasings))
 
 

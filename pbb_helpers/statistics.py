@@ -15,7 +15,7 @@ import pandas as pd
 
 from pbb_helpers import intervals
 from pbb_helpers.descriptions import says
-from pbb_helpers.programs import UsageError
+from pbb_helpers.programs import UsageError, arguments, from_cell
 
 CELL = ("condition", "mode", "group")
 QUESTION = ("seed", "program", "input")
@@ -121,7 +121,7 @@ def results(rows: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0, by: Iterab
 def floors(train_pairs: pd.DataFrame, eval_pairs: pd.DataFrame, *, by: Iterable[str] = ()) -> pd.DataFrame:
     """Returns what can be had without knowing the program: columns seed, floor, n, accuracy, with seed "all" as the mean over seeds.
 
-    "best constant" is the commonest answer of the w/ IO programs, "identity" the input, "best answer given the input" the commonest answer
+    "best constant" is the commonest answer of the w/ IO programs, "identity" the input (of several its first), "best answer given the input" the commonest answer
     of the w/ IO programs at that input. Ties go to the smallest magnitude. Nothing is fitted on `eval_pairs`.
 
     Args:
@@ -143,7 +143,11 @@ def floors(train_pairs: pd.DataFrame, eval_pairs: pd.DataFrame, *, by: Iterable[
                 f"no w/ IO answers at the inputs {absent[:5]} in seed {seed}; run every w/ IO program at every evaluation input for the floor"
             )
         by_input = {value: _commonest(group) for value, group in known.groupby("input")["gold"]}
-        guesses = ([_commonest(known["gold"])] * len(asked), [str(int(x)) for x in asked["input"]], [by_input[x] for x in asked["input"]])
+        guesses = (
+            [_commonest(known["gold"])] * len(asked),
+            [str(arguments(from_cell(x))[0]) for x in asked["input"]],
+            [by_input[x] for x in asked["input"]],
+        )
         for floor, guess in zip(FLOORS, guesses, strict=True):
             right = float(np.mean(asked["gold"].to_numpy(str) == np.array(guess)))
             lines.append({"seed": seed, **dict(zip(by, cell, strict=True)), "floor": floor, "n": len(asked), "accuracy": right})

@@ -16,7 +16,7 @@ from pbb_helpers.documents import render_step
 from pbb_helpers.intervals import wilson
 from pbb_helpers.labels import label
 from pbb_helpers.plan import Experiment
-from pbb_helpers.programs import Program, Step
+from pbb_helpers.programs import Program, Step, UsageError
 
 ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "wrong source", "stopped early")
 """What a generated execution is; "wrong source" in recall mode only, where the source is written first."""
@@ -31,7 +31,12 @@ def first_error(program: Program, x: object, mode: str, generated: str) -> tuple
     >>> f = Program("f", "arithmetic", "def f(x):\\n    x = x + 3\\n    x = x * 2\\n    return x", 2)
     >>> first_error(f, 5, "cot", "x = 5 + 3 = 8\\nx = 8 * 2 = 18\\nreturn 18")
     ('wrong arithmetic', 2, 3)
+
+    Raises:
+        UsageError: The program is a cipher, whose lines, a letter each, hold several operations.
     """
+    if program.family == "ciphers":
+        raise UsageError(f"{program.name} is a cipher: first wrong lines are told apart for families whose lines are one operation each")
     steps = program.trace(x)
     if mode == "recall":
         if not generated.startswith(f"{program.source}\n"):

@@ -67,7 +67,7 @@ def test_environment_takes_its_versions_from_pyproject():
     assert environment["dependencies"] == [f"python{PROJECT['requires-python']}", "pip", {"pip": ["-e ."]}]
 
 
-def test_templates_and_shipped_models_are_in_the_package():
+def test_templates_shipped_models_and_words_are_in_the_package():
     data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["pbb_helpers"]
-    assert {"shipped/**", "report_template/**"} <= set(data)
+    assert {"shipped/**", "report_template/**", "families/words.txt"} <= set(data)
     assert (ROOT / "pbb_helpers/report_template/pbb/index.html.j2").is_file() and (ROOT / "pbb_helpers/report_template/page.css").is_file()

@@ -330,6 +330,31 @@ def test_a_token_of_a_language_mix_crosses_no_end_of_a_sentence(tmp_path):
         assert "".join(pieces) == example.prompt and not any(". " in piece.rstrip() for piece in pieces), pieces
 
 
+def test_a_mix_of_families_has_documents_of_each_in_its_share_and_a_document_of_one_alone():
+    mixed = Mix(families={"arithmetic": 0.7, "ciphers": 0.3}, language=0.5)
+    made = list(itertools.islice(corpus.conversations(mixed, 0), 300))
+    of_ciphers = [document for document in made if isinstance(document[0].input, tuple)]
+    assert abs(len(of_ciphers) / 300 - 0.3) < 0.08
+    for document in made:
+        sources = re.findall(r"def \w+\((.*)\):", document[0].prompt)
+        assert set(sources) <= ({"t, k"} if document in of_ciphers else {"x"})
+
+
+@pytest.mark.parametrize("families", [{}, {"arithmetic": 0.0}, {"arithmetic": 1.0, "ciphers": -0.5}, {"cyphers": 1.0}])
+def test_shares_of_families_that_are_none_are_refused(families):
+    with pytest.raises(UsageError, match="families|unknown family 'cyphers'; did you mean 'ciphers'"):
+        Mix(families=families)
+
+
+def test_in_a_mix_with_ciphers_each_letter_of_a_text_is_a_token(tmp_path):
+    mix = Mix(families={"ciphers": 1.0}, language=0.3)
+    tokenizer = pretrain.build_tokenizer(tmp_path, mix=mix, bpe_size=700, sample=300)
+    for example in itertools.islice(corpus.documents(mix, 3), 50):
+        text = f"{example.prompt}{example.completion}"
+        pieces = [tokenizer.decode([token]) for token in tokenizer.encode(text)]
+        assert "".join(pieces) == text and not any(re.search(r"[A-Z]{2}", piece) for piece in pieces), pieces
+
+
 def test_questions_in_words_are_the_same_questions():
     both = pretrain.held_out_questions(6, language=True)
     assert {mode: both[mode] for mode in ("direct", "cot", "recall")} == pretrain.held_out_questions(6)

@@ -90,3 +90,12 @@ def test_facts_say_the_size() -> None:
     said = profiles.facts(plan())
     assert said["programs w/ IO and w/o IO, per seed"] == f"{profiles.QUICK.n_with_io} and {profiles.QUICK.n_without_io}"
     assert str(profiles.QUICK.budget.stage1_steps) in said["stage 1"] and dataclasses.is_dataclass(profiles.QUICK)
+
+
+def test_conditions_with_io_pairs_stand_last_and_are_said_to_be_of_equal_length() -> None:
+    names = ["io_only(16, zipf)", "io_only(4, zipf)", "early(0.5)", "source_and_io(4, zipf)", "proactive"]
+    chosen = plan(conditions=names)
+    assert chosen.conditions == ("proactive", "early(0.5)", "io_only(4, zipf)", "io_only(16, zipf)", "source_and_io(4, zipf)")
+    said = profiles.facts(chosen)["I/O pairs of w/o IO programs"]
+    assert said == "input and output alone; stage 2 has as many documents as that of proactive"
+    assert "I/O pairs of w/o IO programs" not in profiles.facts(plan())

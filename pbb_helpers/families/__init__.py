@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from pbb_helpers.families.arithmetic import Arithmetic
+from pbb_helpers.families.ciphers import Ciphers
 
-FAMILIES = {"arithmetic": Arithmetic}
+FAMILIES = {"arithmetic": Arithmetic, "ciphers": Ciphers}
