@@ -54,10 +54,15 @@ def render(run: RunResult, reports: Path | str = "reports") -> Path:
 def publish(path: Path, notebook: str, reports: Path | str = "reports") -> Path:
     """Returns <reports>/<notebook>.html, a copy of the report at `path`: the one to open and share."""
     target = Path(reports) / f"{notebook}.html"
-    text = path.read_text(encoding="utf-8").replace('href="../index.html"', 'href="index.html"')
+    text = at_top(path.read_text(encoding="utf-8"))
     if not target.is_file() or target.read_text(encoding="utf-8") != text:
         write_text(target, text)
     return target
+
+
+def at_top(page: str) -> str:
+    """Returns the page for the folder of the index, one above where it was rendered for."""
+    return page.replace('href="../index.html"', 'href="index.html"')
 
 
 def source_of(run: RunResult) -> str:
