@@ -103,7 +103,7 @@ def _number(text: str) -> str:
     """Returns a number to three digits, a whole one with all of them, and what is none as it is.
 
     >>> _number("0.07916"), _number("-12.0"), _number("1200"), _number("nan"), _number("+8 points")
-    ('0.0792', '-12', '1,200', '–', '+8 points')
+    ('0.0792', '−12', '1,200', '–', '+8 points')
     """
     try:
         value = float(text)
@@ -111,4 +111,4 @@ def _number(text: str) -> str:
         return safe(shortened(visible(text), 100)) or "–"
     if not math.isfinite(value):
         return "–"
-    return f"{value:,.0f}" if value.is_integer() else f"{value:.3g}"
+    return (f"{value:,.0f}" if value.is_integer() else f"{value:.3g}").replace("-", "−")

@@ -38,11 +38,14 @@ def smallest(forms: Mapping[str, str]) -> tuple[str, str]:
 
 def thumbnail(forms: Mapping[str, str], width: int = 320) -> str:
     """Returns a PNG or JPEG as a PNG of at most `width` × `width` pixels, base64; "" for one that can't be drawn."""
+    from PIL import Image
+
     image = next((image for kind in FORMS[:2] if kind in forms and (image := _opened(forms[kind]))), None)
     if image is None:
         return ""
     image.thumbnail((width, width))
-    return base64.b64encode(_png(image.quantize(32))).decode()
+    # Median cut spends its colours on the many greys around black text; lines keep theirs by coverage.
+    return base64.b64encode(_png(image.quantize(64, Image.Quantize.MAXCOVERAGE))).decode()
 
 
 def size_of(forms: Mapping[str, str]) -> int:
