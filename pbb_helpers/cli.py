@@ -98,11 +98,11 @@ def _conclude(result: RunResult, out: Path, reports: Path | None) -> None:
         raise typer.Exit(1)
 
 
-def _render(out: Path, reports: Path, notebook: str | None) -> tuple[list[Path], bool]:
+def _render(out: Path, reports: Path, notebook: str | None, figures: Path = Path("figures")) -> tuple[list[Path], bool]:
     """Returns the pages, and whether every run could be rendered; what could not is said on stderr."""
     from pbb_helpers.report_index import render_all
 
-    paths, problems = render_all(out, reports, notebook)
+    paths, problems = render_all(out, reports, notebook, figures)
     for problem in problems:
         _complain(f"no report: {problem}")
     return paths, not problems
@@ -120,18 +120,49 @@ def _pairs(items: list[str]) -> dict[str, str]:
 
 
 @app.command()
-def report(notebook: Maybe = None, out: Runs = Path("runs"), reports: Reports = Path("reports")) -> None:
-    """Renders the reports of all runs, and the index; what is up to date stays untouched."""
+def report(
+    notebook: Maybe = None,
+    publish: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Put them into a folder for GitHub Pages or any static server.")
+    ] = None,
+    zip_file: Annotated[
+        Path | None, typer.Option("--zip", metavar="[FILE.zip]", help="Put them into one file to mail; pbb-reports.zip unless named.")
+    ] = None,
+    out: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    figures: Annotated[Path, typer.Option(help="The folder of recorded figures, whose claims stand on top of the index.")] = Path(
+        "figures"
+    ),
+) -> None:
+    """Renders the reports of all runs, and the index; what is up to date stays untouched.
+
+    Example: pbb report --publish docs
+    """
     from pbb_helpers.run_record import all_runs
 
     name = _name(notebook, out)
     if not all_runs(out):
         raise _usage(f"no runs in {out}; make one with: pbb run notebooks/01_proactive.ipynb")
-    paths, rendered = _render(out, reports, name)
+    paths, rendered = _render(out, reports, name, figures)
     for path in paths:
         _say(path)
     if not rendered:
+        if publish or zip_file:
+            _complain("nothing was shared: put right what is said above, or name one notebook")
         raise typer.Exit(1)
+    if publish or zip_file:
+        _share(all_runs(out, name), reports, figures, publish, zip_file)
+
+
+def _share(runs: list[RunResult], reports: Path, figures: Path, publish: Path | None, zip_file: Path | None) -> None:
+    from pbb_helpers import share
+
+    site = share.pages(runs, reports, figures)
+    if publish:
+        _say(f"{share.publish(share.with_latest(site, runs), publish)}: open index.html there, or serve the folder")
+    if zip_file:
+        size = share.zipped(site, zip_file).stat().st_size
+        _say(f"{zip_file}: {size / 1e6:.1f} MB, open index.html in it after unpacking")
 
 
 @app.command()
@@ -314,6 +345,18 @@ def _join_pairs(arguments: list[str]) -> list[str]:
     return joined
 
 
+def _name_zip(arguments: list[str]) -> list[str]:
+    """Returns the arguments with "--zip FILE.zip" joined, and the usual file named where none follows: click has no optional values."""
+    joined: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--zip":
+            argument += f"={rest.pop(0)}" if rest and rest[0].endswith(".zip") else "=pbb-reports.zip"
+        joined.append(argument)
+    return joined
+
+
 def _stopped(number: int, _: object) -> None:
     """Ends the process at once, which every file survives; while a kernel runs, the engine has handlers of its own.
 
@@ -329,7 +372,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     before = {number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        app(args=_join_pairs(arguments) if arguments[:1] in (["run"], ["sweep"], ["pretrain"]) else arguments)
+        if arguments[:1] in (["run"], ["sweep"], ["pretrain"]):
+            arguments = _join_pairs(arguments)
+        elif arguments[:1] == ["report"]:
+            arguments = _name_zip(arguments)
+        app(args=arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `pbb results | head` is no error
         raise SystemExit(0) from None

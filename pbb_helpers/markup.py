@@ -88,7 +88,8 @@ def table_html(table: Any, *, rows: int = 50) -> str:
     ]
     numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(names))]
     header = "".join(
-        f'<th class="{"num" if right else "txt"}">{safe(_cell(name))}</th>' for name, right in zip(names, numeric, strict=True)
+        f'<th class="{"num" if right else "txt"}">{safe(_cell(name))}</th>' if name != "" else "<td></td>"
+        for name, right in zip(names, numeric, strict=True)
     )
     body = "".join("<tr>" + "".join(_td(value) for value in row) + "</tr>" for row in cells)
     more = f'<p class="pbb-caption">{rows} of {len(table):,} rows</p>' if len(table) > rows else ""
@@ -185,6 +186,26 @@ class _Loads(HTMLParser):
         for target in re.findall(r"""(?:url\(\s*|@import\s+|image-set\(\s*)["']?([^"')\s;]+)""", css, re.I):
             if not target.lower().startswith(("data:", "#", "url(")):
                 self.found.append(target)
+
+
+def images_without_alt(text: str) -> int:
+    """Returns how many images of a page say nothing to those who don't see them.
+
+    >>> images_without_alt("<img src='data:,'> <img src='data:,' alt='a bar'> &lt;img&gt;")
+    1
+    """
+    reader = _Images()
+    reader.feed(text)
+    return reader.silent
+
+
+class _Images(HTMLParser):
+    silent = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.silent += tag == "img" and not (dict(attrs).get("alt") or "").strip()
+
+    parse_marked_section = HTMLParser.parse_bogus_comment
 
 
 def mathml(source: str, *, block: bool) -> str:

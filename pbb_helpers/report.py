@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from pbb_helpers import markup
+from pbb_helpers import images, markup
 from pbb_helpers.disk import write_text
 from pbb_helpers.markup import LONGEST_OUTPUT, safe, shortened, visible
 from pbb_helpers.parameters import parse_cell, read_notebook
@@ -21,6 +21,10 @@ from pbb_helpers.run_record import RunResult
 
 LARGEST = 1_000_000  # characters of HTML in one output; what is larger is shown as plain text
 TEMPLATES = PACKAGE / "report_template"
+WIDE = 600  # CSS pixels: a wider figure scrolls sideways on a phone instead of being too small to read
+WIDGET = "application/vnd.jupyter.widget-view+json"
+INTERACTIVE = ("application/vnd.", "application/javascript")  # MIME types of what needs a script or a kernel begin so
+_BAR = re.compile(r"\[\d+:\d\d[<,:]|\d+%\|")  # tqdm: how far it was, which is no result
 VERDICTS = {
     "failed": "This run failed.",
     "killed": "This run was stopped before its end; below is what it had done.",
@@ -50,16 +54,22 @@ def render(run: RunResult, reports: Path | str = "reports") -> Path:
 def publish(path: Path, notebook: str, reports: Path | str = "reports") -> Path:
     """Returns <reports>/<notebook>.html, a copy of the report at `path`: the one to open and share."""
     target = Path(reports) / f"{notebook}.html"
-    text = path.read_text(encoding="utf-8").replace('href="../index.html"', 'href="index.html"')
+    text = at_top(path.read_text(encoding="utf-8"))
     if not target.is_file() or target.read_text(encoding="utf-8") != text:
         write_text(target, text)
     return target
 
 
+def at_top(page: str) -> str:
+    """Returns the page for the folder of the index, one above where it was rendered for."""
+    return page.replace('href="../index.html"', 'href="index.html"')
+
+
 def source_of(run: RunResult) -> str:
     """Returns the hash of everything that a report is made from; equal hash, equal report."""
     digest = hashlib.sha256(json.dumps(run.record, sort_keys=True).encode() + run.headline.encode())
-    for path in [run.notebook, *sorted(p for p in TEMPLATES.rglob("*") if p.is_file()), Path(__file__), Path(markup.__file__)]:
+    made_by = [Path(module) for module in (__file__, markup.__file__, images.__file__)]
+    for path in [run.notebook, *sorted(p for p in TEMPLATES.rglob("*") if p.is_file()), *made_by]:
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()[:32]
 
@@ -168,11 +178,11 @@ def css() -> str:
     """Returns the style sheet of every page: ours, and the colours of code in light and dark."""
     from pygments.formatters import HtmlFormatter
 
-    light = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    light = HtmlFormatter(style="xcode").get_style_defs(".highlight")  # every colour readable on --code, as in github-dark
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     return (TEMPLATES / "page.css").read_text(
         encoding="utf-8"
-    ) + f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight pre {{ background: var(--code); }}"
+    ) + f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight pre {{ background: var(--code); }}"
 
 
 def _output(output: Any, cell: Any, *, strict: bool) -> str:
@@ -186,9 +196,12 @@ def _output(output: Any, cell: Any, *, strict: bool) -> str:
     data = {kind: "".join(value) if isinstance(value, list) else value for kind, value in output.data.items()}
     if MIME in data and "done" not in json.loads(data[MIME]).get("status", "done") and strict:
         return ""
-    for kind in ("image/png", "image/jpeg", "image/svg+xml"):
-        if kind in data:
-            return _image(kind, data[kind], output.metadata, where, strict)
+    if any(kind in data for kind in images.FORMS):
+        return _image(data, output.metadata, where, strict)
+    if WIDGET in data and _BAR.search(data.get("text/plain", "")):
+        return ""
+    if strict:
+        _check_stands_still(data, where)
     if "text/html" in data and len(data["text/html"]) <= LARGEST:
         return _html(data["text/html"], where, strict)
     if "text/markdown" in data and len(data["text/markdown"]) <= LARGEST:
@@ -198,8 +211,20 @@ def _output(output: Any, cell: Any, *, strict: bool) -> str:
     return f'<div class="output"><pre>{safe(shortened(_plain(data.get("text/plain", "")), LONGEST_OUTPUT))}</pre></div>' if data else ""
 
 
+def _check_stands_still(data: dict[str, str], where: str) -> None:
+    """Raises for a widget or a plot that needs a kernel or a script, and has no form beside it that a page can show."""
+    moving = next((kind for kind in data if kind.startswith(INTERACTIVE) and kind != MIME), None)
+    html = data.get("text/html", "<script")
+    if moving and "text/markdown" not in data and ("<script" in html.lower() or len(html) > LARGEST):
+        raise ReportError(
+            f"{where} has a widget that a page can't show ({visible(shortened(moving, 100))}); give it a text/html form without scripts, "
+            "or show a figure or a table"
+        )
+
+
 def _html(text: str, where: str, strict: bool) -> str:
     _check_loads(text, where, strict)
+    _check_alt(text, where, strict)
     return f'<div class="output">{markup.sanitise(text)}</div>'
 
 
@@ -215,20 +240,22 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;:]*m", "", text)
 
 
-def _image(kind: str, data: str, metadata: Any, where: str, strict: bool) -> str:
-    import base64
-
-    details = metadata.get(kind, {}) if hasattr(metadata, "get") else {}
-    alt = str(details.get("alt", "")).strip()
+def _image(data: dict[str, str], metadata: Any, where: str, strict: bool) -> str:
+    details = [metadata.get(kind, {}) for kind in images.FORMS if hasattr(metadata.get(kind, {}), "get")]
+    alt = next((text for detail in details if (text := str(detail.get("alt", "")).strip())), "")
     if not alt and strict:
         raise ReportError(f"{where} has a figure without alt text; display it with notebook.show(figure, alt='what it shows')")
-    if kind == "image/svg+xml":
-        # As an image, an SVG can't run scripts or load anything.
-        data = base64.b64encode(data.encode()).decode()
-    width = details.get("width")
-    size = f' width="{int(width)}"' if isinstance(width, (int, float)) else ""
+    try:
+        kind, encoded = images.smallest(data)  # as an image, an SVG can't run scripts or load anything
+    except images.BrokenImage as error:
+        if strict:
+            raise ReportError(f"{where} has a figure that can't be drawn: {error}") from error
+        return f'<div class="output"><pre>{safe(alt or "a figure that cannot be drawn")}</pre></div>'
+    width = next((int(detail["width"]) for detail in details if isinstance(detail.get("width"), (int, float))), 0)
+    size = f' width="{width}"' if width else ""
     alt = safe(alt or "figure without description")
-    return f'<div class="output figure"><img src="data:{kind};base64,{safe(data.strip())}" alt="{alt}"{size}></div>'
+    kind_of = "output figure large" if width > WIDE else "output figure"
+    return f'<div class="{kind_of}"><img src="data:{kind};base64,{encoded}" alt="{alt}"{size}></div>'
 
 
 def _check_loads(text: str, where: str, strict: bool) -> None:
@@ -237,13 +264,18 @@ def _check_loads(text: str, where: str, strict: bool) -> None:
         raise ReportError(f"{where} would load {visible(loads[0])} from elsewhere; put it into the notebook as data")
 
 
+def _check_alt(text: str, where: str, strict: bool) -> None:
+    if strict and markup.images_without_alt(text):
+        raise ReportError(f"{where} has an image without alt text; write ![what it shows](…) or alt='what it shows'")
+
+
 def markdown(text: str, where: str, *, strict: bool = True, attachments: Any = None) -> str:
     """Returns Markdown as safe HTML: formulas as MathML, headings with anchors, attached images as data.
 
     Raises:
-        ReportError: An image has no alt text or lies elsewhere (`strict` only); `where` is named.
+        ReportError: An image has no alt text, is not there or lies elsewhere (`strict` only); `where` is named.
     """
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
 
     formulas: list[str] = []
     mark = f"formula{secrets.token_hex(8)}x"  # not to be guessed: a text may hold anything else
@@ -267,11 +299,15 @@ def markdown(text: str, where: str, *, strict: bool = True, attachments: Any = N
             return f"{mark}{len(formulas) - 1}{mark}"
 
         def image(self, text: str, url: str, title: str | None = None) -> str:
-            if strict and not text.strip():
-                raise ReportError(f"{where} has an image without alt text; write ![what it shows](…)")
-            return super().image(text, url, title)
+            try:
+                return super().image(text, url, title)
+            except InvalidNotebook as error:
+                if strict:
+                    raise ReportError(f"{where} shows an image that is not attached to it: {visible(error)}") from error
+                return safe(text)
 
     renderer = Renderer(escape=False, attachments=attachments or {})
     html = MarkdownWithMath(renderer=renderer).render(text)
     _check_loads(html, where, strict)
+    _check_alt(html, where, strict)
     return re.sub(f"{mark}(\\d+){mark}", lambda match: formulas[int(match.group(1))], markup.sanitise(html))

@@ -175,3 +175,63 @@ def test_index_lists_every_run_safely(tmp_path):
     assert "<script>alert" not in html and "\u202e" not in html
     assert all(status in html for status in ("completed", "killed", "damaged"))
     assert len(all_runs(tmp_path / "runs")) == 3
+
+
+WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "1", "version_major": 2, "version_minor": 0}}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        WIDGET | {"text/plain": "IntSlider(value=3)"},
+        {"application/vnd.plotly.v1+json": {}, "text/html": "<div></div><SCRIPT>draw()</SCRIPT>"},
+        {"application/vnd.vegalite.v5+json": {}, "text/plain": "alt.Chart(...)"},
+        {"application/javascript": "draw()"},
+    ],
+    ids=["ipywidgets", "plotly", "vega", "script"],
+)
+def test_widget_that_a_page_cannot_show_names_the_cell(tmp_path, data):
+    with pytest.raises(report.ReportError, match=r"cell 3 \(id .*has a widget that a page can't show"):
+        report.page(make_run(tmp_path, display(data)))
+    assert "This run failed." in report.page(make_run(tmp_path, display(data), status="failed"))
+
+
+def test_widget_with_a_form_that_stands_still_is_shown_so(tmp_path):
+    html = report.page(make_run(tmp_path, display(WIDGET | {"text/html": "<p>the last state</p>", "text/plain": "Panel()"})))
+    assert "<p>the last state</p>" in html and "Panel()" not in html
+
+
+def test_a_bar_of_tqdm_is_progress_and_no_result(tmp_path):
+    html = report.page(make_run(tmp_path, display(WIDGET | {"text/plain": "Loading:   0%|          | 0/4 [00:00<?, ?it/s]"})))
+    assert "Loading:" not in html
+
+
+@pytest.mark.parametrize("data", [{"image/png": "AAAA"}, {"image/png": PNG[:40]}, {"image/jpeg": PNG[:8]}, {"image/svg+xml": "gone"}])
+def test_a_broken_figure_names_the_cell(tmp_path, data):
+    (kind,) = data
+    with pytest.raises(report.ReportError, match=r"cell 3 \(id .*figure that can't be drawn"):
+        report.page(make_run(tmp_path, display(data, {kind: {"alt": "three bars"}})))
+    assert "<pre>three bars</pre>" in report.page(make_run(tmp_path, display(data, {kind: {"alt": "three bars"}}), status="failed"))
+
+
+def test_an_image_in_html_needs_alt_text_too(tmp_path):
+    image = f"<p>so: <img src='data:image/png;base64,{PNG}'{{}}></p>"
+    with pytest.raises(report.ReportError, match="cell 3 .*image without alt"):
+        report.page(make_run(tmp_path, display({"text/html": image.format("")})))
+    with pytest.raises(report.ReportError, match="cell 3 .*image without alt"):
+        report.page(make_run(tmp_path, cells=("text: " + image.format(" alt=' '"),)))
+    assert 'alt="bars"' in report.page(make_run(tmp_path, display({"text/html": image.format(" alt=bars")})))
+
+
+def test_an_image_that_is_not_attached_names_the_cell(tmp_path):
+    cells = ("text: ![three bars](attachment:gone.png)",)
+    with pytest.raises(report.ReportError, match="cell 3 .*not attached.*gone.png"):
+        report.page(make_run(tmp_path, cells=cells))
+    assert "three bars" in report.page(make_run(tmp_path, cells=cells, status="failed"))
+
+
+def test_a_figure_is_embedded_once_and_small(tmp_path):
+    png = (Path(__file__).parent.parent / "figures/01_proactive/accuracy.png").read_bytes()
+    output = display({"image/png": base64.b64encode(png).decode()}, {"image/png": {"alt": "accuracy", "width": 896}})
+    html = report.page(make_run(tmp_path, output))
+    assert html.count("data:image/") == 1 and len(html) < len(png) and 'width="896"' in html
