@@ -56,7 +56,9 @@ def _arithmetic(text: str) -> Program:
         raise UsageError(f"this is no Python ({getattr(error, 'msg', error)}); write for example {EXAMPLE!r}") from None
     head = re.fullmatch(r"def ([A-Za-z]\w*)\(x\):", lines[0], re.ASCII) if lines else None
     if not head or head[1] in BUILTINS:
-        raise UsageError(f"a source begins with {(lines or [''])[0]!r}; give one function of x under a name of its own, such as {EXAMPLE!r}")
+        raise UsageError(
+            f"a source begins with {(lines or [''])[0]!r}; give one function of x under a name of its own, such as {EXAMPLE!r}"
+        )
     if lines[-1] != f"{INDENT}return x" or len(lines) < 3:
         raise UsageError(f"a source ends with {lines[-1].strip()!r}; give statements and then 'return x', such as {EXAMPLE!r}")
     rest = iter(lines[1:-1])
