@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 
 from pbb_helpers.labels import in_order, label
 from pbb_helpers.plots import INTERVAL
@@ -54,7 +54,7 @@ def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "
     _legend(fig, runs, line=False)
     n = f"n = {number_range(shown['n'])} answers over {number_range(shown['n_programs'])} programs, {number_range(shown['n_seeds'])} seeds a run"
     footnote(fig, f"{label(group)} programs. Each dot: {n}. {INTERVAL}. Intervals of two runs that asked about the same programs are not "
-                  "independent: this is for looking, not a test of their difference.")  # fmt: skip
+                  "independent: this is for looking, not a test of their difference. The ceiling is the line of the source in context, the floor is in each report.")  # fmt: skip
     return fig
 
 
@@ -83,6 +83,7 @@ def loss_by_run(log: pd.DataFrame) -> Figure:
                 markersize=5,
             )
         ax.set(title=label(stage), xlabel="step", yscale="log")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         ax.yaxis.set_minor_locator(NullLocator())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from pbb_helpers.programs import Program, UsageError
 from pbb_helpers.store import Store
 from pbb_helpers.train import load_stage
 
+SMALL = 100_000_000
+"""Parameters below which one thread answers fastest on a CPU, by far where trainings keep all cores busy."""
+ROOM = 200
+"""Tokens that an answer may have at least; a run allows twice its longest gold answer, which is not known here."""
 OTHERS = 3  # further tokens that are shown beside the one that was written
 
 
@@ -84,14 +89,26 @@ class Talker:
         self._folder = folder
 
     def ask(self, example: Example) -> Reply:
-        """Returns the greedy answer to a question; the text is that of `evaluate.complete`."""
+        """Returns the greedy answer to a question, as `evaluate.complete` gives it; only the length at which it would be cut off may differ."""
         assert self._base is not None, "load first"
         tokenizer = self._base.tokenizer
         prompt, completion = models.encode(tokenizer, example)
-        ids, tokens = _decode(self._model, tokenizer, prompt, 2 * len(completion) + 8)
+        with _few_threads(self._model):
+            ids, tokens = _decode(self._model, tokenizer, prompt, max(2 * len(completion) + 8, ROOM))
         finished = bool(ids) and ids[-1] in evaluate.end_tokens(self._model, tokenizer)
         text = _text(tokenizer, ids[:-1] if finished else ids)
         return Reply(example, evaluate.score(example, evaluate.Generation(text, finished)), tokens)
+
+
+@contextlib.contextmanager
+def _few_threads(model: Any) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    if sum(weight.numel() for weight in model.parameters()) < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.inference_mode()
