@@ -17,7 +17,7 @@ import pandas as pd
 from pbb_helpers import explore_html as html
 from pbb_helpers import past_runs, plots_runs, reading, report
 from pbb_helpers.explore_answers import AnswersPanel
-from pbb_helpers.explore_session import Panel, Session, dropdown, offer, output, row, search, show
+from pbb_helpers.explore_session import ANY, Panel, Session, dropdown, offer, output, row, search, show
 from pbb_helpers.explore_talk import TalkPanel
 from pbb_helpers.labels import in_order, label
 from pbb_helpers.plots_runs import MOST
@@ -30,7 +30,7 @@ __all__ = ["AnswersPanel", "ComparePanel", "RunsPanel", "Session", "TalkPanel"]
 
 log = logging.getLogger(__name__)
 
-SHOWN = 100  # runs in the table
+SHOWN = 40  # runs in the table
 LOG_LINES = 12
 MODES = ("direct", "cot", "recall", "source")
 LISTED = {"smoke": 20, "quick": 200, "full": 2_000}
@@ -63,8 +63,8 @@ class RunsPanel(Panel):
 
     def update(self) -> None:
         runs = self.session.runs
-        offer(self.state, [("any", ""), *((name, name) for name in dict.fromkeys(run.status for run in runs))])
-        offer(self.notebook, [("any", ""), *((name, name) for name in sorted({run.record["notebook"] for run in runs}))])
+        offer(self.state, [("any", ANY), *((name, name) for name in dict.fromkeys(run.status for run in runs))])
+        offer(self.notebook, [("any", ANY), *((name, name) for name in sorted({run.record["notebook"] for run in runs}))])
         some = past_runs.chosen(runs, text=self.text.value, state=self.state.value, notebook=self.notebook.value)
         offer(self.run, [(past_runs.name(run), past_runs.name(run)) for run in some])
         self.report.disabled = self.run.value is None
@@ -110,8 +110,8 @@ class ComparePanel(Panel):
     def update(self) -> None:
         names = [(past_runs.name(run), past_runs.name(run)) for run in self.session.runs if past_runs.has_answers(run)]
         for place, choice in enumerate(self.runs):
-            first = names[place][1] if place < min(2, len(names)) else None
-            offer(choice, names if place == 0 else [("none", None), *names], first=first)
+            first = names[place][1] if place < min(2, len(names)) else ANY
+            offer(choice, names if place == 0 else [("none", ANY), *names], first=first)
         self._draw()
 
     def _draw(self) -> None:
@@ -119,7 +119,7 @@ class ComparePanel(Panel):
         runs = [run for run in map(self.session.find, dict.fromkeys(choice.value for choice in self.runs)) if run]
         tables = [past_runs.accuracies(run).assign(of_run=past_runs.name(run)) for run in runs]
         trained = {name for table in tables for name in table["condition"]} - {"base", "in_context", "in_context_description"}
-        offer(self.condition, [("all conditions", ""), *((label(name), name) for name in in_order(trained))], first="proactive")
+        offer(self.condition, [("all conditions", ANY), *((label(name), name) for name in in_order(trained))], first="proactive")
         state = ([(run.folder, run.record.get("finished")) for run in runs], self.group.value, self.condition.value)
         if state == self._drawn:
             return

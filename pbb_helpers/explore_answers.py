@@ -11,7 +11,7 @@ import pandas as pd
 from pbb_helpers import explore_html as html
 from pbb_helpers import past_runs
 from pbb_helpers.documents import chain_of_thought, way_of_answering
-from pbb_helpers.explore_session import Panel, Session, dropdown, offer, output, row, search, show
+from pbb_helpers.explore_session import ANY, Panel, Session, dropdown, offer, output, row, search, show
 from pbb_helpers.labels import in_order, label
 from pbb_helpers.past_runs import VERDICTS, Answers
 from pbb_helpers.run_record import RunResult
@@ -69,7 +69,7 @@ class AnswersPanel(Panel):
                 if rows[column].dtype == object or str(rows[column].dtype).startswith("str")
                 else sorted(set(rows[column].tolist()))
             )
-            offer(choice, [("any", None), *((label(str(value)), value) for value in values)], first=None)
+            offer(choice, [("any", ANY), *((label(str(value)), value) for value in values)])
         self._offered = state
         self._list()
 
@@ -87,7 +87,7 @@ class AnswersPanel(Panel):
         """Offers the answers that pass the filters."""
         if self.session.find(self.run.value) is None:
             return
-        chosen = {column: choice.value for column, choice in self.filters.items()}
+        chosen = {column: choice.value for column, choice in self.filters.items() if choice.value != ANY}
         found = past_runs.select(self._answers.rows, verdict=self.verdict.value, text=self.text.value, **chosen)
         some = found.head(self.most)
         offer(self.answer, [(_title(line), place) for place, line in some.iterrows()])

@@ -32,7 +32,8 @@ STYLE = """<style>
 .pbb-x a { color: var(--jp-content-link-color, #1967d2); text-decoration: underline; }
 .pbb-x p { margin: 4px 0; }
 .pbb-x .soft { color: var(--jp-ui-font-color2, #57606a); }
-.pbb-x .scroll { max-height: 22em; overflow: auto; }
+.pbb-x .once { white-space: nowrap; }
+.pbb-x .long { min-width: 14em; }
 .pbb-x .wide { overflow-x: auto; }
 .pbb-x .state { font-weight: 600; white-space: nowrap; }
 .pbb-x .bad { border-left: 4px solid var(--jp-error-color1, #c62828); padding-left: 8px; }
@@ -60,8 +61,9 @@ def text(words: object, *, bad: bool = False) -> str:
 def image(figure: Figure, alt: str) -> str:
     """Returns a figure as an image that holds its own data, with its alt text."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return f'<img alt="{safe(alt)}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    figure.savefig(buffer, format="png", dpi=160)
+    width = round(figure.get_figwidth() * 90)  # CSS pixels: letters are as large in every figure
+    return f'<img alt="{safe(alt)}" width="{width}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -77,17 +79,20 @@ def runs(lines: pd.DataFrame, shares: Mapping[str, float], *, most: int) -> str:
         shares: How far running runs are, in [0, 1], by key.
         most: Lines that are shown; the caption counts the rest.
     """
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("state", "notebook", "run", "parameters", "took", "left", "note"))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("state", "notebook", "run", "took", "left", "parameters", "note"))
     body = "".join(_run(line, shares.get(line.run)) for line in lines.head(most).itertuples())
     more = text(f"{most} of {len(lines)} runs; narrow the choice to see the others") if len(lines) > most else ""
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
 
 
 def _run(line: Any, share: float | None) -> str:
     bar = "" if share is None else f'<span class="bar"><span style="width: {100 * share:.0f}%"></span></span>{100 * share:.0f} % '
     state = f'<span class="state">{MARKS.get(line.state, "·")} {safe(line.state)}</span>'
-    cells = (line.notebook, line.run, shortened(line.parameters, 300), line.took, line.left)
-    return f"<tr><td>{state}</td>{''.join(f'<td>{safe(cell)}</td>' for cell in cells)}<td>{bar}{safe(shortened(line.note, 300))}</td></tr>"
+    once = [f'<td class="once">{words}</td>' for words in (state, *map(safe, (line.notebook, line.run, line.took, line.left)))]
+    long = [
+        f'<td class="long">{words}</td>' for words in (safe(shortened(line.parameters, 300)), f"{bar}{safe(shortened(line.note, 300))}")
+    ]
+    return f"<tr>{''.join([*once, *long])}</tr>"
 
 
 def details(run: RunResult, log: Sequence[str]) -> str:
@@ -130,21 +135,23 @@ def answer(row: Mapping[str, Any], truth: str | None, error: str, wrong: int | N
         wrong: The index of its first wrong line.
     """
     call = f"{row['program']}({row['input']})" if row["input"] is not None else row["program"]
-    verdict = "right" if row["correct"] else "not parsed" if row["answer"] is None else "wrong"
-    facts = pd.DataFrame(
-        [
-            ("asked for", f"{call}, {label(row['mode'])}"),
-            ("of", f"{label(row['condition'])}, {label(row['group'])} programs, seed {row['seed']}"),
-            ("gold", row["gold"]),
-            ("parsed", row["answer"]),
-            ("verdict", verdict + (f" ({error})" if error not in ("", verdict) else "")),
-        ],
-        columns=["", "answer"],
+    facts = (
+        ("asked for", f"{call}, {label(row['mode'])}"),
+        ("of", f"{label(row['condition'])}, {label(row['group'])} programs, seed {row['seed']}"),
+        ("gold", row["gold"] if "\n" not in row["gold"] else "the source"),
+        ("parsed", "–" if row["answer"] is None else row["answer"] if "\n" not in row["answer"] else "a source"),
+        ("verdict", _verdict(row, error)),
     )
+    lines = "".join(f'<tr><th scope="row">{name}</th><td>{safe(shortened(value, 300))}</td></tr>' for name, value in facts)
     parts = [("asked", f"<pre>{safe(row['prompt'].rstrip())}</pre>")]
     parts += [("right would be", f"<pre>{safe(truth)}</pre>")] if truth is not None else []
     parts += [("generated", marked(row["generated"], wrong))]
-    return f"{table_html(facts)}{_side(parts)}"
+    return f"<table>{lines}</table>{_side(parts)}"
+
+
+def _verdict(row: Mapping[str, Any], error: str) -> str:
+    verdict = "right" if row["correct"] else "not parsed" if row["answer"] is None else "wrong"
+    return verdict if error in ("", verdict, f"{verdict} answer") else f"{verdict}: {error}"
 
 
 def _side(parts: Sequence[tuple[str, str]]) -> str:
@@ -154,8 +161,7 @@ def _side(parts: Sequence[tuple[str, str]]) -> str:
 def reply(reply: Reply, source: str, error: str, wrong: int | None) -> str:
     """Returns source, truth and answer of one question side by side, with the probabilities of its tokens."""
     row = reply.row
-    verdict = "right" if row["correct"] else "not parsed" if row["answer"] is None else f"wrong, {error}" if error else "wrong"
-    title = f"<h4>{safe(label(row['mode']))}: {safe(verdict)}</h4>"
+    title = f"<h4>{safe(label(row['mode']))}: {safe(_verdict(row, error))}</h4>"
     columns = [
         ("source", f"<pre>{safe(source)}</pre>"),
         ("truth", f"<pre>{safe(reply.example.completion)}</pre>"),

@@ -15,6 +15,7 @@ from pbb_helpers.programs import UsageError
 from pbb_helpers.run_record import RunResult, all_runs
 from pbb_helpers.slurm import queued_runs
 
+ANY = ""  # the value of an option that stands for no choice; to ipywidgets None is no value
 NO_RUNS = "No runs in {folder} yet. Make one in a terminal: pbb run notebooks/01_proactive.ipynb -p profile smoke; then press Refresh."
 
 

@@ -108,7 +108,8 @@ def _answers(path: Path, written: int, status: str) -> Answers:
     if missing:
         raise UsageError(f"the rows of {name(run)} are no answers: {missing[0]!r} is missing")
     whole = [int(x) if isinstance(x, float) and x == x else None if isinstance(x, float) else x for x in rows["input"]]
-    rows = rows.assign(input=pd.Series(whole, dtype=object), correct=rows["correct"].astype(bool))
+    said = [answer if isinstance(answer, str) else None for answer in rows["answer"]]
+    rows = rows.assign(input=pd.Series(whole, dtype=object), answer=pd.Series(said, dtype=object), correct=rows["correct"].astype(bool))
     return Answers(rows, _programs(rows))
 
 
@@ -127,10 +128,10 @@ def _programs(rows: pd.DataFrame) -> dict[tuple[int, str], Program]:
 
 
 def select(rows: pd.DataFrame, *, verdict: str = "all", text: str = "", **equal: Any) -> pd.DataFrame:
-    """Returns the answers of a verdict, with `text` in program, prompt or answer, and with these values in these columns (None is any)."""
+    """Returns the answers of a verdict, with `text` in program, prompt or answer, and with these values in these columns."""
     keep = pd.Series(True, index=rows.index)
     for column, value in equal.items():
-        keep &= (rows[column] == value) if value is not None else True
+        keep &= rows[column] == value
     judged = {"wrong": ~rows["correct"], "right": rows["correct"], "not parsed": rows["answer"].isna()}
     keep &= judged.get(verdict, True)
     for word in text.split():

@@ -23,7 +23,7 @@ RUN_STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "D", "-
 
 @themed
 def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "without_io") -> Figure:
-    """Returns accuracy by condition, a panel a mode, a dot with its interval a run.
+    """Returns accuracy by condition, a panel a mode, two beside each other, a dot with its interval a run.
 
     Args:
         table: From `statistics.results`, with a column of_run that names the run.
@@ -36,9 +36,12 @@ def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "
         raise UsageError(f"no answers about {label(group)} programs in {', '.join(map(label, modes))}; choose other runs or another group")
     modes = [mode for mode in modes if mode in set(shown["mode"])]
     conditions = in_order(shown["condition"])
-    fig = Figure(figsize=(2.6 * len(modes) + 2.6, (0.14 * len(runs) + 0.2) * len(conditions) + 1.5), layout="constrained")
-    axes = fig.subplots(1, len(modes), sharey=True, squeeze=False)[0]
-    for ax, mode in zip(axes, modes, strict=True):
+    down = -(-len(modes) // 2)
+    fig = Figure(figsize=(9.6, ((0.14 * len(runs) + 0.2) * len(conditions) + 0.7) * down + 0.8), layout="constrained")
+    axes = fig.subplots(down, min(len(modes), 2), sharey=True, squeeze=False)
+    for ax in axes.flat[len(modes) :]:
+        ax.set_visible(False)
+    for ax, mode in zip(axes.flat, modes, strict=False):
         for place, run in enumerate(runs):
             lines = shown[(shown["mode"] == mode) & (shown["of_run"] == run)].set_index("condition")
             _dots(ax, lines, conditions, place, len(runs))

@@ -182,7 +182,7 @@ def test_a_saved_page_holds_what_was_shown(panel, runs: Path) -> None:
 
 def test_two_runs_lie_over_each_other(runs: Path) -> None:
     panel = ComparePanel(Session(runs))
-    assert [choice.value for choice in panel.runs] == [B, A, None, None]
+    assert [choice.value for choice in panel.runs] == [B, A, "", ""]
     differ = words(panel.differences.value)
     assert re.search(r"lr\s+0\.003\s+None", differ) and "seeds" in differ and "profile" not in differ
     for output, kind in ((panel.accuracy, "Accuracy on w/o IO programs"), (panel.loss, "Training loss")):
@@ -191,7 +191,7 @@ def test_two_runs_lie_over_each_other(runs: Path) -> None:
     before = panel.accuracy.value
     panel.group.value = "with_io"
     assert "Accuracy on w/ IO programs" in panel.accuracy.value and panel.accuracy.value != before
-    panel.runs[1].value = None
+    panel.runs[1].value = ""
     assert "choose a second run" in seen(panel) and A not in panel.accuracy.value
     panel.runs[1].value = B
     assert "choose a second run" in seen(panel), "the same run twice is one run"
@@ -239,7 +239,7 @@ def test_the_list_holds_the_answers_that_pass(runs: Path) -> None:
         assert len(panel.answer.options) == len(rows)
     panel.verdict.value = "right"
     assert len(panel.answer.options) == rows["correct"].sum() > 0 and f"{rows['correct'].sum()} of " in seen(panel)
-    panel.filters["length"].value, panel.text.value = None, "nowhere"
+    panel.filters["length"].value, panel.text.value = "", "nowhere"
     assert panel.answer.options == () and "clear a filter" in seen(panel)
     panel.text.value = rows["program"].iloc[0]
     assert all(rows["program"].iloc[0] in title for title, _ in panel.answer.options)
@@ -411,7 +411,7 @@ def test_source_truth_and_answer_stand_side_by_side(runs: Path) -> None:
     panel.ask.click()
     text = words(panel.replies.value)
     assert text.count(program.source) == 2 and chain_of_thought(program, 9) in text
-    assert "chain of thought, source in context:" in text and "least sure" in text and "2 answers in" in seen(panel)
+    assert "chain of thought, source in context:" in text and "2 answers in" in seen(panel)
     assert not panel.ask.disabled
 
 
