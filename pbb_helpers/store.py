@@ -160,9 +160,7 @@ class Store:
 
     def metrics(self, key: str) -> list[dict]:
         """Returns the logged lines of a stage; of an unfinished one those so far."""
-        path = self.folder(key) / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("}\n")]  # a last line may be half written
+        return read_metrics(self.folder(key))
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -239,6 +237,13 @@ class Store:
     def _place(self, folder: Path) -> str:
         """Returns what a folder is, the same wherever the whole store is moved to."""
         return folder.relative_to(self.root).as_posix()
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """Returns the logged lines of the stage in a folder of a store that may be another's, and is not written to."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}\n")]  # a last line may be half written
 
 
 def sweep(folder: Path) -> list[Path]:

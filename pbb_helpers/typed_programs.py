@@ -1,0 +1,115 @@
+"""Source that comes from a person or a file, held to the grammar of a family before it is run: what passes does nothing but arithmetic.
+
+`Program.run` is no sandbox, so text that this project did not draw itself is compared, line by line, with the table that the family draws
+from. Nothing of it is executed before it has passed, and what passes ends soon: its loops are short and never nested.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from pbb_helpers.families.arithmetic import COMPARISONS, INDENT, OPERATORS, Arithmetic
+from pbb_helpers.programs import BUILTINS, Program, UsageError, did_you_mean
+
+LONGEST = 2_000  # characters of a source
+EXAMPLE = "def zibble(x):\n    x = x + 3\n    return x"
+
+
+def read(text: str, family: str = "arithmetic") -> Program:
+    """Returns the program that `text` is, its layout and comments made those of the family.
+
+    >>> read("def zibble(x): x=x+3 ;return x").source
+    'def zibble(x):\\n    x = x + 3\\n    return x'
+
+    Raises:
+        UsageError: It is no program of that family; nothing of it was run.
+    """
+    if family not in READERS:
+        raise did_you_mean("family whose programs can be read", family, READERS)
+    return READERS[family](text)
+
+
+def typed(text: str, family: str = "arithmetic") -> Program:
+    """Returns the program of `read`, after running it on every input of the family: its values lie in the family's range.
+
+    Raises:
+        UsageError: It is no program of the family, or leaves the range.
+    """
+    program, of = read(text, family), Arithmetic()
+    outside = [x for x in of.inputs() if not of.in_range(program, x)]
+    if outside:
+        raise UsageError(
+            f"{program.name}({outside[0]}) leaves the values from {of.lowest_value} to {of.highest_value} that programs of this family keep to; "
+            "take smaller constants or fewer statements"
+        )
+    return program
+
+
+def _arithmetic(text: str) -> Program:
+    if len(text) > LONGEST:
+        raise UsageError(f"a source of {len(text):,} characters; at most {LONGEST:,} are read")
+    try:
+        lines = ast.unparse(ast.parse(text)).splitlines()
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(f"this is no Python ({getattr(error, 'msg', error)}); write for example {EXAMPLE!r}") from None
+    head = re.fullmatch(r"def ([A-Za-z]\w*)\(x\):", lines[0], re.ASCII) if lines else None
+    if not head or head[1] in BUILTINS:
+        raise UsageError(
+            f"a source begins with {(lines or [''])[0]!r}; give one function of x under a name of its own, such as {EXAMPLE!r}"
+        )
+    if lines[-1] != f"{INDENT}return x" or len(lines) < 3:
+        raise UsageError(f"a source ends with {lines[-1].strip()!r}; give statements and then 'return x', such as {EXAMPLE!r}")
+    rest = iter(lines[1:-1])
+    length = sum(1 for line in rest if _statement(line, rest))
+    return Program(head[1], "arithmetic", "\n".join(lines), length)
+
+
+def _statement(line: str, rest: Iterator[str]) -> bool:
+    """Returns True after taking the further lines of the statement that begins with `line`; raises where it is none of the family."""
+    line = line.removeprefix(INDENT)
+    if line.startswith("for "):
+        repeats = _constant(line, "for i in range({c}):", 2, 4)
+        names = ("add", "subtract") if repeats > 2 else ("add", "subtract", "multiply", "divide")
+        _assignment(next(rest, ""), INDENT * 2, names, largest=9)
+    elif line.startswith("if "):
+        _test(line)
+        _assignment(next(rest, ""), INDENT * 2)
+        if (other := next(rest, "")) != f"{INDENT}else:":
+            raise UsageError(f"after {line!r} and one statement comes {other.strip()!r}; give 'else:' and one statement")
+        _assignment(next(rest, ""), INDENT * 2)
+    else:
+        _assignment(INDENT + line, INDENT)
+    return True
+
+
+def _assignment(line: str, indent: str, names: Iterable[str] = tuple(OPERATORS), largest: int = 10**6) -> None:
+    valid = [OPERATORS[name] for name in names]
+    forms = ", ".join(f"x = {template}".replace("{c}", f"{low}..{min(high, largest)}") for template, low, high in valid)
+    fits = any(_matches(line, f"{indent}x = {template}", low, min(high, largest)) for template, low, high in valid)
+    if not fits:
+        raise UsageError(f"the line {line.strip()!r} is not of this family; here it takes {forms}")
+
+
+def _test(line: str) -> None:
+    order = [sign for sign in COMPARISONS if sign not in ("==", "!=")]
+    forms = [(f"if x {sign} {{c}}:", 10, 40) for sign in order] + [(f"if x % {{c}} {sign} 0:", 2, 4) for sign in ("==", "!=")]
+    if not any(_matches(line, *form) for form in forms):
+        shown = ", ".join(form.replace("{c}", f"{low}..{high}") for form, low, high in forms)
+        raise UsageError(f"the line {line!r} is not of this family; here it takes {shown}")
+
+
+def _constant(line: str, form: str, low: int, high: int) -> int:
+    if not _matches(line, form, low, high):
+        raise UsageError(f"the line {line!r} is not of this family; here it takes {form.replace('{c}', f'{low}..{high}')}")
+    return int(re.findall(r"\d+", line)[0])
+
+
+def _matches(line: str, form: str, low: int, high: int) -> bool:
+    match = re.fullmatch(re.escape(form).replace(re.escape("{c}"), "([1-9][0-9]?)"), line)
+    return bool(match) and low <= int(match[1]) <= high
+
+
+READERS: dict[str, Callable[[str], Program]] = {"arithmetic": _arithmetic}
+"""By family. A family without a reader has its answers shown, and no source of it is run that lies in a file or was typed."""
