@@ -102,14 +102,14 @@ def contrasts(
 def claims(
     predictions: Mapping[str, Sequence[findings.Prediction]], rows: pd.DataFrame, table: pd.DataFrame, floors: pd.DataFrame
 ) -> pd.DataFrame:
-    """Returns `findings.claims` of each model's predictions, with a column `model`; models that were not run are left out."""
+    """Returns `findings.claims` of each model's predictions, each claim under the model's name; models that were not run are left out."""
     known = set(rows["model"])
-    lines = [
-        findings.claims(some, rows[rows["model"] == model], table=table[table["model"] == model], floors=floors).assign(model=model)
-        for model, some in predictions.items()
-        if model in known
-    ]
-    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=[*findings.CLAIM, "model"])
+    lines = []
+    for model, some in predictions.items():
+        if model in known:
+            found = findings.claims(some, rows[rows["model"] == model], table=table[table["model"] == model], floors=floors)
+            lines.append(found.assign(claim=[f"{model}: {text}" for text in found["claim"]]))
+    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=list(findings.CLAIM))
 
 
 def interactions(rows: pd.DataFrame, a: str, b: str, pairs: Iterable[tuple[str, str]], modes: Iterable[str]) -> pd.DataFrame:

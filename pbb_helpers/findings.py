@@ -338,10 +338,9 @@ def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, tabl
 
 
 def outcomes(found: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table of `claims` in words: columns prediction, expected, found, difference, n, came true; others stay in front."""
+    """Returns the table of `claims` in words: columns prediction, expected, found, difference, n, came true."""
     run = found["verdict"] != "not run"
-    said = found[[column for column in found if column not in CLAIM]].copy()
-    said["prediction"], said["expected"], said["found"] = found["claim"], found["expected"], found["verdict"]
+    said = pd.DataFrame({"prediction": found["claim"], "expected": found["expected"], "found": found["verdict"]})
     said["difference"] = [
         points(line.effect, line.low, line.high) if ran else "" for line, ran in zip(found.itertuples(), run, strict=True)
     ]

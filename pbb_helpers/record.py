@@ -93,10 +93,9 @@ def claims_table(figures: Path) -> str:
     for file in sorted(figures.glob("*/claims.csv")):
         table = pd.read_csv(file)
         for line in table[table["verdict"] != "not run"].itertuples():
-            claim = f"{line.model}: {line.claim}" if "model" in table else line.claim
             interval = "none" if pd.isna(line.low) else f"{100 * line.low:+.0f} to {100 * line.high:+.0f}"
             seeds = f"{line.n_seeds:.0f} seed{'' if line.n_seeds == 1 else 's'}"
-            shown = [claim, file.parent.name, f"{100 * line.effect:+.0f}", interval, f"{line.n:.0f}, {line.n_programs:.0f} programs, {seeds}", line.verdict,
+            shown = [line.claim, file.parent.name, f"{100 * line.effect:+.0f}", interval, f"{line.n:.0f}, {line.n_programs:.0f} programs, {seeds}", line.verdict,
                      line.came_true]  # fmt: skip
             lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)

@@ -82,7 +82,9 @@ def test_results_and_claims_are_those_of_each_model(rows: pd.DataFrame) -> None:
     floors = pd.DataFrame([{"seed": "all", "floor": "best constant", "n": 40, "accuracy": 0.1}])
     expected = findings.Prediction("code wins", "proactive", "description", "recall", "above")
     claims = across.claims({"one": [expected], "other": [expected], "third": [expected]}, own, table, floors)
-    assert claims[["model", "verdict", "came_true"]].values.tolist() == [["one", "above", "yes"], ["other", "no difference shown", "no"]]
+    assert claims[["claim", "verdict", "came_true"]].values.tolist() == [
+        ["one: code wins", "above", "yes"], ["other: code wins", "no difference shown", "no"]]  # fmt: skip
+
     effects = across.contrasts(own, "proactive", "description", modes=["recall"])
     line = across.headline(effects, "proactive", "description", "recall")
     assert "one +50 points" in line and "other 0 points" in line and line.count("(not shown)") == 1 and "n = 40 pairs" in line

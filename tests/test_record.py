@@ -90,12 +90,12 @@ def test_the_claims_of_all_notebooks_stand_in_one_table(tmp_path: Path) -> None:
         "n_programs": 30,
         "n_seeds": 1,
     }
-    other = {"claim": "never run", "expected": "above", "verdict": "not run", "came_true": "-", "model": "m"}
+    other = {"claim": "never run", "expected": "above", "verdict": "not run", "came_true": "-"}
     run = finished(tmp_path / "run")
     pd.DataFrame([line | {"came_true": "yes"}]).to_csv(run.folder / "claims.csv", index=False)
     elsewhere = tmp_path / "figures" / "02_y"
     elsewhere.mkdir(parents=True)
-    pd.DataFrame([line | {"came_true": "no", "model": "m", "low": None, "high": None, "n_seeds": 2}, other]).to_csv(
+    pd.DataFrame([line | {"claim": "m: more", "came_true": "no", "low": None, "high": None, "n_seeds": 2}, other]).to_csv(
         elsewhere / "claims.csv", index=False
     )
     record.record(run, tmp_path / "figures", readme)
