@@ -58,7 +58,7 @@ def test_predictions_stand_beside_what_came_out() -> None:
     assert numbers.loc["floor", ["effect", "low"]].tolist() == pytest.approx(
         [50 / 60 - 0.1, table[table["condition"] == "proactive"]["low"].iloc[-1] - 0.1]
     )
-    assert numbers.loc["less", "effect"] == pytest.approx(47 / 60) and numbers.loc["absent", ["effect", "n"]].isna().all()
+    assert numbers.loc["less", "effect"] == pytest.approx(-47 / 60) and numbers.loc["absent", ["effect", "n"]].isna().all()
     assert outcome["difference"]["absent"] == "" and outcome["n"]["more"].endswith("1 seed")
 
 
