@@ -17,8 +17,11 @@ ROOT = Path(__file__).parents[1]
 RECORDED = sorted(path.parent for path in (ROOT / "figures").glob("*/run.json"))
 
 
+WITHOUT_RECORD = {"explore"}  # it has no question of its own: what it shows are the runs that lie on this machine
+
+
 def test_notebooks_have_recorded_figures() -> None:
-    assert {path.name for path in RECORDED} == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {path.name for path in RECORDED} == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} - WITHOUT_RECORD
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda path: path.name)
