@@ -125,7 +125,11 @@ def floors_by_kind(experiment: Experiment) -> pd.DataFrame:
                 (inner, _), (outer, value) = program.called(x)
                 alone = {"inner part alone": value, "outer part alone": outer.run(x)}
                 lines += [(kind(program, dataset), name, seed, guess == program.run(x)) for name, guess in alone.items()]
-    shortcuts = pd.DataFrame(lines, columns=["kind", "floor", "seed", "accuracy"]).groupby(["kind", "floor", "seed"])["accuracy"].agg(["size", "mean"])
+    shortcuts = (
+        pd.DataFrame(lines, columns=["kind", "floor", "seed", "accuracy"])
+        .groupby(["kind", "floor", "seed"])["accuracy"]
+        .agg(["size", "mean"])
+    )
     overall = shortcuts.groupby(["kind", "floor"]).agg(n=("size", "sum"), accuracy=("mean", "mean")).reset_index()
     return pd.concat([table[table["seed"] == "all"][overall.columns], overall], ignore_index=True)
 
@@ -160,9 +164,17 @@ def outcomes(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataF
     lines = []
     for e in expected:
         cell = table[(table["condition"] == e.condition) & (table["kind"] == e.kind) & (table["mode"] == e.mode)]
-        found, said = ("not run", "") if cell.empty else _product(cell.iloc[0]) if e.against == "product" else _floor(cell.iloc[0], highest(floors, e.kind))
+        found, said = (
+            ("not run", "")
+            if cell.empty
+            else _product(cell.iloc[0])
+            if e.against == "product"
+            else _floor(cell.iloc[0], highest(floors, e.kind))
+        )
         came = "-" if found == "not run" else "yes" if found == e.expected or (e.expected == "not above" and found != "above") else "no"
-        lines.append({"prediction": e.text, "expected": f"{e.expected} its {e.against}", "found": found, "difference": said, "came true": came})
+        lines.append(
+            {"prediction": e.text, "expected": f"{e.expected} its {e.against}", "found": found, "difference": said, "came true": came}
+        )
     return pd.DataFrame(lines)
 
 
@@ -187,7 +199,11 @@ def sentences(table: pd.DataFrame, floors: pd.DataFrame, *, condition: str = "pr
                 given = f", and {100 * line['given_both']:.0f} % where both are right (n = {line['n_both']})" if line["n_both"] else ""
                 frame = f"; floor {100 * highest(floors, name):.0f} %" if name in KINDS else ""
                 frame += f"; untuned with all sources in its prompt {100 * top.iloc[0]:.0f} %" if len(top) else ""
-                verdict = f"{'above' if line['difference'] > 0 else 'below'} the product" if line["apart"] else "no difference from the product is shown"
+                verdict = (
+                    f"{'above' if line['difference'] > 0 else 'below'} the product"
+                    if line["apart"]
+                    else "no difference from the product is shown"
+                )
                 said.append(f"{condition}, {label(mode)}, {label(name)}: {_percent(line, 'composed')}, product of its parts {100 * line['product']:.0f} % "
                             f"({_points(line)}): {verdict}{given}{frame}; n = {line['n']} questions over {line['n_programs']} compositions, "
                             f"{line['n_seeds']} seed{'' if line['n_seeds'] == 1 else 's'}.")  # fmt: skip
@@ -218,10 +234,21 @@ def recorded(table: pd.DataFrame, floors: pd.DataFrame, *, condition: str = "pro
         "high": shown["high"], "floor": [highest(floors, name) for name in shown["kind"]],
         "untuned, sources in its prompt": [top.get(key) for key in zip(shown["kind"], shown["mode"], strict=True)],
     }  # fmt: skip
-    words = {"composition": shown["kind"].map(label), "mode": shown["mode"].map(label), "n": shown["n"], "compositions": shown["n_programs"]}
-    in_percent = {f"{name}, %": (100 * pd.Series(list(values), index=shown.index, dtype=float)).round(1) for name, values in numbers.items()}
+    words = {
+        "composition": shown["kind"].map(label),
+        "mode": shown["mode"].map(label),
+        "n": shown["n"],
+        "compositions": shown["n_programs"],
+    }
+    in_percent = {
+        f"{name}, %": (100 * pd.Series(list(values), index=shown.index, dtype=float)).round(1) for name, values in numbers.items()
+    }
     order = {name: i for i, name in enumerate(EVERY_KIND)}
-    return pd.DataFrame(words | in_percent).loc[shown.sort_values("kind", key=lambda names: names.map(order), kind="stable").index].reset_index(drop=True)
+    return (
+        pd.DataFrame(words | in_percent)
+        .loc[shown.sort_values("kind", key=lambda names: names.map(order), kind="stable").index]
+        .reset_index(drop=True)
+    )
 
 
 def _programs(experiment: Experiment) -> tuple[Mapping[tuple[int, str], Program], Mapping[tuple[int, str], str]]:
@@ -239,5 +266,7 @@ def _points(line: pd.Series) -> str:
 
 
 def _percent(line: pd.Series, measure: str) -> str:
-    interval = "no interval" if pd.isna(line[f"{measure}_low"]) else f"{100 * line[f'{measure}_low']:.0f} to {100 * line[f'{measure}_high']:.0f} %"
+    interval = (
+        "no interval" if pd.isna(line[f"{measure}_low"]) else f"{100 * line[f'{measure}_low']:.0f} to {100 * line[f'{measure}_high']:.0f} %"
+    )
     return f"{100 * line[measure]:.0f} % ({interval})"

@@ -72,10 +72,14 @@ class Experiment:
     def dataset(self, seed: int) -> Dataset:
         """Returns the programs and inputs of a seed."""
         programs = family(self.family, **dict(self.family_settings))
-        parts = draw_dataset(programs, n_with_io=self.n_with_io, n_without_io=self.n_without_io, n_eval_inputs=self.n_eval_inputs, seed=seed)
+        parts = draw_dataset(
+            programs, n_with_io=self.n_with_io, n_without_io=self.n_without_io, n_eval_inputs=self.n_eval_inputs, seed=seed
+        )
         if not self.n_composed_without_io:
             return parts
-        return with_compositions(parts, n_with_io=self.n_composed_with_io, n_each=self.n_composed_without_io, fewest=self.inputs_per_program)
+        return with_compositions(
+            parts, n_with_io=self.n_composed_with_io, n_each=self.n_composed_without_io, fewest=self.inputs_per_program
+        )
 
 
 def small(experiment: Experiment) -> Experiment:
