@@ -27,7 +27,7 @@ def beside_parts(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     """Returns the answers about compositions, each with its kind and what its parts were worth in the same condition, seed and mode.
 
     Columns beside those of `rows`: kind, inner, outer (the parts' own scores in [0, 1], asked by themselves at the inputs that they get in
-    this question), product (inner times outer), place (of the first wrong line, see `first_wrong`; None in mode "direct").
+    this question), product (inner times outer), place (of the first wrong line, see `first_wrong`; missing in mode "direct").
     """
     programs, kinds = _programs(experiment)
     calls = rows[rows["input"].notna()]
