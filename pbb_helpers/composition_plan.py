@@ -16,7 +16,7 @@ from pbb_helpers.labels import label
 from pbb_helpers.notebook import parameters
 from pbb_helpers.plan import Experiment, small
 
-CONDITIONS = ("base", "in_context", "stage1_only", "proactive", "shuffled_calls")
+CONDITIONS = ("base", "in_context", "stage1_only", "proactive", "shuffled_calls", "mixture")
 QUICK = Experiment(
     conditions=CONDITIONS,
     family_settings=(("max_statements", 1),),  # of two such a composition has the length of what the shipped model was made for
@@ -26,10 +26,10 @@ QUICK = Experiment(
     n_with_io_asked=40,
     n_composed_with_io=160,
     n_composed_without_io=40,
-    budget=Budget(stage1_steps=500, stage2_steps=240),
+    budget=Budget(stage1_steps=600, stage2_steps=300),
 )
 FULL = replace(
-    QUICK, conditions=(*CONDITIONS, "mixture"), family_settings=(("max_statements", 2),), seeds=(0, 1, 2, 3, 4), n_with_io=500, n_without_io=200,
+    QUICK, family_settings=(("max_statements", 2),), seeds=(0, 1, 2, 3, 4), n_with_io=500, n_without_io=200,
     n_with_io_asked=100, n_composed_with_io=400, n_composed_without_io=100, budget=Budget(stage1_steps=2400, stage2_steps=800),
 )  # fmt: skip
 SMOKE = replace(small(replace(QUICK, seeds=(0,))), n_composed_with_io=6, n_composed_without_io=3)

@@ -262,7 +262,7 @@ def _programs(experiment: Experiment) -> tuple[Mapping[tuple[int, str], Program]
 
 def _points(line: pd.Series) -> str:
     interval = "no interval" if pd.isna(line["low"]) else f"{100 * line['low']:+.0f} to {100 * line['high']:+.0f}"
-    return f"{100 * line['difference']:+.0f} points, {interval}"
+    return f"{100 * line['difference']:+.0f} points, {interval}".replace("-", "−")
 
 
 def _percent(line: pd.Series, measure: str) -> str:

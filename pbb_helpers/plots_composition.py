@@ -14,7 +14,7 @@ from pbb_helpers.composition_results import EVERY_KIND, MODES, PLACES, highest
 from pbb_helpers.compositions import KINDS
 from pbb_helpers.labels import colour, in_order, label, marker
 from pbb_helpers.programs import UsageError
-from pbb_helpers.theme import CEILING_LINE, FLOOR_LINE, GREY, PERCENT, counts_text, footnote, themed
+from pbb_helpers.theme import CEILING_LINE, FLOOR_LINE, GREY, PERCENT, counts_text, footnote, number_range, themed
 
 INTERVAL = "95 % interval over compositions, seeds held: cluster bootstrap, or Wilson on their number where that degenerates"
 PRODUCT = {"color": "#0072B2", "marker": "D"}
@@ -115,7 +115,7 @@ def wrong_places(table: pd.DataFrame, *, condition: str = "proactive") -> Figure
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper center", ncols=len(PLACES))
     counts = shown.groupby(["kind", "mode"])["n"].sum()
-    footnote(fig, f"Each bar: n = {counts.min()} to {counts.max()} answers of {label(condition)}, all seeds; the first line that differs from the true execution; shares without interval.")  # fmt: skip
+    footnote(fig, f"Each bar: n = {number_range(counts)} answers of {label(condition)}, all seeds; the first line that differs from the true execution; shares without interval.")  # fmt: skip
     return fig
 
 
