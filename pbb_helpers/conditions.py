@@ -55,6 +55,8 @@ CONDITIONS = {
                   (STAGE1, STAGE2)),
         Condition("shuffled_source", "As proactive, but each w/o IO name is given the source of another: is it the content?", "a control of ours",
                   (STAGE1, replace(STAGE2, shuffled=True))),
+        Condition("shuffled_calls", "As proactive, but each w/o IO program that calls others is given the calls of another: is it their names?", "a control of ours",
+                  (STAGE1, replace(STAGE2, shuffled_calls=True))),
         Condition("mixture", "The documents of both stages of proactive, shuffled into one: do the stages matter?", "arXiv 2506.18777v2, mixture",
                   (StageSpec("mixture", mix=(STAGE1, STAGE2), length="both"),)),
         Condition("retroactive_sft", "The documents of proactive in the other order: all sources first, then all answers.", "arXiv 2506.18777v2, Retroactive with SFT",

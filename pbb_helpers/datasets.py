@@ -39,6 +39,23 @@ class Dataset:
         """The names of all programs, w/ IO first."""
         return tuple(program.name for program in self.with_io + self.without_io)
 
+    def inputs_of(self, program: Program) -> tuple[Any, ...]:
+        """Returns the inputs that training questions on a program may have.
+
+        Of a program that calls others those at which what it calls gets a training input too: the chain of thought shows these values.
+        """
+        return _passing_on(program, self.train_inputs, self.train_inputs)
+
+    def held_out_of(self, program: Program) -> tuple[Any, ...]:
+        """Returns the held-out inputs that a program may be asked: what it calls must be defined where it is called."""
+        return _passing_on(program, self.eval_inputs, self.train_inputs + self.eval_inputs)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _passing_on(program: Program, inputs: tuple[Any, ...], valid: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns the inputs at which every program that `program` calls is called on a valid one."""
+    return tuple(x for x in inputs if all(value in valid for _, value in program.called(x))) if program.calls else inputs
+
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
     """Returns the generator of one purpose, so that a further draw for one moves nothing of another."""

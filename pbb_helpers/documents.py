@@ -133,14 +133,38 @@ class Example:
 
 
 def chain_of_thought(program: Program, x: Any) -> str:
-    """Returns the true execution at `x`, a line a step (of a cipher a line a letter), the values put in for the variables.
+    """Returns the true execution at `x`, a line a step (of a cipher a line a letter), the values put in for the variables; see `execution`.
 
     >>> print(chain_of_thought(Program("zibble", "arithmetic", "def zibble(x):\\n    x = x + 3\\n    return x", 1), 5))
     x = 5 + 3 = 8
     return 8
     """
+    return execution(program, x, "cot")
+
+
+def execution(program: Program, x: Any, way: str, phrasing: int = 0) -> str:
+    """Returns the true execution at `x` answered step by step, in `way` "recall" (or "recall_description") after the program itself.
+
+    The steps of a program that calls others are the calls in the order in which Python makes them: a line that is the call, and then the
+    very answer that the called program has when it is asked by itself in the same way. So what is learned of a part can be used as it is.
+
+    >>> g, f = (Program(n, "arithmetic", f"def {n}(x):\\n    x = x {op}\\n    return x", 1) for n, op in (("g", "+ 3"), ("f", "* 2")))
+    >>> print(execution(Program("h", "arithmetic", "def h(x):\\n    return f(g(x))", 2, (f, g)), 5, "cot"))
+    g(5)
+    x = 5 + 3 = 8
+    return 8
+    f(8)
+    x = 8 * 2 = 16
+    return 16
+    """
+    steps = [f"{part.name}({value})\n{execution(part, value, way, phrasing)}" for part, value in program.called(x)]
+    shown = [program.source] if way == "recall" else [describe(program, phrasing)] if way == "recall_description" else []
+    return "\n".join([*shown, *(steps or _steps(program, x))])
+
+
+def _steps(program: Program, x: Any) -> Iterable[str]:
     steps = program.trace(x)
-    return "\n".join(letter_by_letter(steps) if program.family == "ciphers" else map(render_step, steps))
+    return letter_by_letter(steps) if program.family == "ciphers" else map(render_step, steps)
 
 
 def render_step(step: Step) -> str:
@@ -235,7 +259,7 @@ def call_document(program: Program, group: str, mode: str, x: Any, template: int
             "in_context_description_" mode the description.
         x: The input.
         template: Index of the pointer template, 0 to 19.
-        context: The programs that stand in the prompt, in order, for the in-context modes; by default `program` alone.
+        context: The programs that stand in the prompt, in order, for the in-context modes; by default `program` alone, after those that it calls.
         phrasing: Of the descriptions, in the modes that show one.
 
     Raises:
@@ -244,14 +268,12 @@ def call_document(program: Program, group: str, mode: str, x: Any, template: int
     way, shown = way_of_answering(mode)
     if mode not in EVERY_MODE or way not in CUES:
         raise did_you_mean("mode of answering", mode, [m for m in EVERY_MODE if m not in ("source", "description")])
-    programs = [*context] or [program]
+    programs = [*context] or [*program.calls, program]
     texts = [p.source if shown == "source" else describe(p, phrasing) for p in programs] if shown else []
     call = _fitting(CALL_TEMPLATES[template], program).format(name=program.name, input=written(x))
     prompt = "\n\n".join([*texts, call + CUES[way]])
     output = str(program.run(x))
-    completion = output if way == "direct" else chain_of_thought(program, x)
-    if way in ("recall", "recall_description"):
-        completion = f"{program.source if way == 'recall' else describe(program, phrasing)}\n{completion}"
+    completion = output if way == "direct" else execution(program, x, way, phrasing)
     return Example(mode, group, program.name, prompt, completion, x, output, program.length)
 
 

@@ -13,7 +13,7 @@ from pbb_helpers.documents import way_of_answering
 from pbb_helpers.model_files import find
 from pbb_helpers.plan import Experiment
 from pbb_helpers.processes import lean_memory, release_memory
-from pbb_helpers.questions import questions
+from pbb_helpers.questions import calls_asked, questions
 from pbb_helpers.specs import StageSpec
 from pbb_helpers.stages import build_stage
 from pbb_helpers.store import Store, digest
@@ -46,13 +46,13 @@ class Job:
     def questions(self) -> int:
         """Number of questions that are asked."""
         experiment = self.experiment
-        programs = experiment.n_without_io + min(experiment.n_with_io_asked, experiment.n_with_io)
-        asked = (
-            1 if mode in ("source", "description") else experiment.inputs_per_program
-            for name in self.conditions
-            for mode in condition(name).modes
-        )
-        return len(self.seeds) * sum(asked) * programs
+        if experiment.n_composed_without_io:  # how many parts are asked depends on what was drawn
+            asked = [calls for seed in self.seeds for calls in calls_asked(experiment, experiment.dataset(seed)).values()]
+            n_calls, programs = sum(map(len, asked)), sum(len({program for program, _ in calls}) for calls in asked)
+        else:
+            programs = len(self.seeds) * (experiment.n_without_io + min(experiment.n_with_io_asked, experiment.n_with_io))
+            n_calls = experiment.inputs_per_program * programs
+        return sum(programs if mode in ("source", "description") else n_calls for name in self.conditions for mode in condition(name).modes)
 
     @property
     def work(self) -> int:

@@ -25,18 +25,22 @@ CALL = re.compile(rf"\b(?!range\b)(\w+)\s*\(\s*{KEYWORD}(?:[\"'](\w*)[\"']\s*,\s
 def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     """Returns the number of documents read, every one as the text that is trained on.
 
-    Three rules, the first a white list, so that it needs no imagination about how a leak might look:
+    Four rules, the first a white list, so that it needs no imagination about how a leak might look:
     1. A document that names a w/o IO program is one of the 20 source documents, or of the 20 description documents in each phrasing, of a
        program that the stage may show in that way, letter for letter; or, in a stage with I/O pairs of w/o IO programs
        (`demonstrations`, no others), a question on one of these pairs, again letter for letter.
     2. No document calls any program on a held-out input.
-    3. No document shows the body of a w/o IO program, in code or in words, under a name that the stage does not bind it to.
+    3. No document calls a program at an input at which that passes a held-out input on to another, whether the document shows it or not. A
+       program that calls a w/o IO program is a w/o IO program itself, whatever group it is in.
+    4. No document shows the body of a w/o IO program, in code or in words, under a name that the stage does not bind it to.
 
     Raises:
         LeakError: A rule is broken; the message names the stage, the rule and the document.
     """
     kinds = spec.kinds_without_io()
     hidden = {program.name for program in dataset.without_io}
+    callers = {program.name: program for program in dataset.with_io + dataset.without_io if program.calls}
+    hidden |= {name for name, program in callers.items() if hidden.intersection(part.name for part in program.calls)}
     bodies = {_body(text) for program in dataset.without_io for text in (program.source, canonical(program.source))}
     shown = [(p, part) for part in (spec, *spec.mix) if part.without_io for p in without_io_sources(part, dataset)]
     allowed = {(source_prompt(p, i), p.source) for p, _ in shown for i in range(N_TEMPLATES) if "source" in kinds}
@@ -55,6 +59,8 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
         calls = [(word.upper(), int(x)) if word else int(x) for _, word, x in CALL.findall(text)]
         if held_out.intersection(calls):
             raise _leak(stage, "calls a program on a held-out input", text)
+        if any(str(value) in held_out for name, x in calls if name in callers for _, value in callers[name].called(int(x))):
+            raise _leak(stage, "calls a program that passes a held-out input on to another", text)
         if (prompt, completion) in allowed:
             continue
         if hidden.intersection(_words(text, texts)):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pbb_helpers.budget import Budget
+from pbb_helpers.compositions import with_compositions
 from pbb_helpers.conditions import MAIN, condition
 from pbb_helpers.datasets import Dataset, draw_dataset
 from pbb_helpers.demonstrations import require_distributions
@@ -27,6 +28,8 @@ class Experiment:
         n_eval_inputs: Number of inputs that no training question has.
         inputs_per_program: How many of those each program is asked.
         n_with_io_asked: How many w/ IO programs are asked after training (forgetting).
+        n_composed_with_io: Number of compositions of two w/ IO programs with source and I/O, beside the programs themselves.
+        n_composed_without_io: Number of compositions with source only, of each kind of `compositions.KINDS`.
         budget: Length and settings of the stages.
         trust_remote_code: Whether Python code that a model brings with it is run.
     """
@@ -41,6 +44,8 @@ class Experiment:
     n_eval_inputs: int = 10
     inputs_per_program: int = 2
     n_with_io_asked: int = 80
+    n_composed_with_io: int = 0
+    n_composed_without_io: int = 0
     budget: Budget = field(default_factory=Budget)
     trust_remote_code: bool = False
 
@@ -56,6 +61,11 @@ class Experiment:
             raise UsageError(f"seeds {self.seeds}; give whole numbers from 0")
         if self.n_with_io_asked < 1:
             raise UsageError(f"{self.n_with_io_asked} w/ IO programs asked; give at least 1: forgetting is part of every result")
+        if min(self.n_composed_with_io, self.n_composed_without_io) < 0 or self.n_composed_with_io and not self.n_composed_without_io:
+            raise UsageError(
+                f"{self.n_composed_with_io} compositions w/ IO and {self.n_composed_without_io} of each kind w/o IO; give 0 or more, and at "
+                "least 1 w/o IO where there are some w/ IO"
+            )
         if not 1 <= self.inputs_per_program <= self.n_eval_inputs:
             raise UsageError(
                 f"{self.inputs_per_program} inputs per program of {self.n_eval_inputs} held-out ones; give 1 to {self.n_eval_inputs}"
@@ -64,7 +74,14 @@ class Experiment:
     def dataset(self, seed: int) -> Dataset:
         """Returns the programs and inputs of a seed."""
         programs = family(self.family, **dict(self.family_settings))
-        return draw_dataset(programs, n_with_io=self.n_with_io, n_without_io=self.n_without_io, n_eval_inputs=self.n_eval_inputs, seed=seed)
+        parts = draw_dataset(
+            programs, n_with_io=self.n_with_io, n_without_io=self.n_without_io, n_eval_inputs=self.n_eval_inputs, seed=seed
+        )
+        if not self.n_composed_without_io:
+            return parts
+        return with_compositions(
+            parts, n_with_io=self.n_composed_with_io, n_each=self.n_composed_without_io, fewest=self.inputs_per_program
+        )
 
 
 def small(experiment: Experiment) -> Experiment:

@@ -8,7 +8,7 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Protocol
 
@@ -55,13 +55,20 @@ class Program:
         name: The pointer that a model learns, for example "zibble".
         family: The name of the family that drew it, for example "arithmetic".
         source: The whole text, "def zibble(x):\\n    x = x + 3\\n    return x".
-        length: Number of top-level statements, the return not counted.
+        length: Number of top-level statements, the return not counted; of a program that calls others, theirs.
+        calls: The programs that its source calls by name; their sources are executed together with its own.
     """
 
     name: str
     family: str
     source: str
     length: int
+    calls: tuple[Program, ...] = ()
+
+    @property
+    def whole(self) -> str:
+        """The text that Python executes: the sources of the programs that it calls, then its own."""
+        return "\n\n".join([*(program.whole for program in self.calls), self.source])
 
     def run(self, x: Any) -> Any:
         """Returns what Python returns for this source at `x`.
@@ -69,15 +76,34 @@ class Program:
         >>> Program("zibble", "arithmetic", "def zibble(x):\\n    x = x + 3\\n    return x", 1).run(4)
         7
         """
-        return _function(self.source, self.name)(*arguments(x))
+        return _function(self.whole, self.name)(*arguments(x))
 
     def trace(self, x: Any) -> list[Step]:
-        """Returns the executed lines in order with the true states around each, read from the running frame."""
-        return _trace(_function(self.source, self.name), self.source.splitlines(), x)
+        """Returns its own executed lines in order with the true states around each, read from the running frame."""
+        return _trace(_function(self.whole, self.name), self.whole.splitlines(), x)
+
+    def called(self, x: Any) -> list[tuple[Program, Any]]:
+        """Returns the programs that a run at `x` calls, in order, each with its argument as it stood in the running frame.
+
+        >>> inner, outer = (Program(f, "arithmetic", f"def {f}(x):\\n    x = x {op}\\n    return x", 1) for f, op in (("g", "+ 3"), ("f", "* 2")))
+        >>> both = Program("h", "arithmetic", "def h(x):\\n    return f(g(x))", 2, (outer, inner))
+        >>> both.run(5), [(program.name, value) for program, value in both.called(5)]
+        (16, [('g', 5), ('f', 8)])
+        """
+        function = _function(self.whole, self.name)
+        codes = {function.__globals__[program.name].__code__: program for program in self.calls}  # type: ignore[attr-defined]
+        made: list[tuple[Program, Any]] = []
+
+        def enter(frame: FrameType, event: str, arg: Any) -> None:
+            if frame.f_code in codes:
+                made.append((codes[frame.f_code], frame.f_locals[frame.f_code.co_varnames[0]]))
+
+        _traced(enter, function, x)
+        return made
 
     def renamed(self, name: str) -> Program:
         """Returns the same program under another name."""
-        return Program(name, self.family, self.source.replace(f"def {self.name}(", f"def {name}(", 1), self.length)
+        return replace(self, name=name, source=self.source.replace(f"def {self.name}(", f"def {name}(", 1))
 
 
 def arguments(x: Any) -> tuple:
@@ -127,15 +153,19 @@ def _trace(function: Callable[[Any], Any], lines: list[str], x: Any) -> list[Ste
     def enter(frame: FrameType, event: str, arg: Any) -> Any:
         return local if frame.f_code is code else None
 
-    previous = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        value = function(*arguments(x))
-    finally:
-        sys.settrace(previous)
+    value = _traced(enter, function, x)
     steps = [Step(lines[number - 1].strip(), before, after) for (number, before), (_, after) in zip(events, events[1:], strict=False)]
     steps[-1] = Step(steps[-1].line, steps[-1].before, steps[-1].after, value)
     return steps
+
+
+def _traced(enter: Callable[..., Any], function: Callable[[Any], Any], x: Any) -> Any:
+    previous = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        return function(*arguments(x))
+    finally:
+        sys.settrace(previous)
 
 
 class Family(Protocol):
@@ -158,7 +188,7 @@ class Family(Protocol):
 
 def behaviour(program: Program, inputs: Iterable[Any]) -> tuple:
     """Returns the program's outputs over `inputs`: two programs are the same in behaviour when these are equal."""
-    function = _function(program.source, program.name)
+    function = _function(program.whole, program.name)
     return tuple(function(*arguments(x)) for x in inputs)
 
 

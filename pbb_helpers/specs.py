@@ -26,6 +26,7 @@ class StageSpec:
         language: Share of the general documents that have a description in the prompt in place of the source.
         phrasings: In how many ways each program is described. One, as it has one source, keeps the two comparable.
         shuffled: Whether the w/o IO names are bound to each other's sources.
+        shuffled_calls: The same of the w/o IO programs that call others alone: each is given the calls of another.
         length: Which number of documents it takes: "stage1", "stage2", "both" (their sum), "sources" or "answers" (of both, see `arrange`).
         mix: Other specs whose documents it holds in place of its own.
         arrange: Which of the documents of `mix`: a name in `stages.ARRANGEMENTS`, its number, and which of the stages that it makes this
@@ -43,6 +44,7 @@ class StageSpec:
     language: float = 0.0
     phrasings: int = 1
     shuffled: bool = False
+    shuffled_calls: bool = False
     length: str = "stage1"
     mix: tuple[StageSpec, ...] = ()
     arrange: tuple[str, float, int] = ("together", 0.0, 0)
@@ -95,7 +97,12 @@ def rearranged(arrangement: str, value: float, lengths: tuple[str, str], parts: 
 
 def without_io_sources(spec: StageSpec, dataset: Dataset) -> tuple[Program, ...]:
     """Returns the w/o IO programs as the stage shows them: their own, or each under the next one's name in a random ring."""
-    if not spec.shuffled:
+    if not (spec.shuffled or spec.shuffled_calls):
         return dataset.without_io
-    ring = generator(dataset.seed, "shuffled").permutation(len(dataset.without_io)).tolist()
-    return tuple(dataset.without_io[i].renamed(dataset.without_io[j].name) for i, j in zip(ring, ring[1:] + ring[:1], strict=True))
+    bound = [program for program in dataset.without_io if spec.shuffled or program.calls]
+    ring = generator(dataset.seed, "shuffled").permutation(len(bound)).tolist()
+    moved = [bound[i].renamed(bound[j].name) for i, j in zip(ring, ring[1:] + ring[:1], strict=True)]
+    if spec.shuffled:
+        return tuple(moved)
+    by_name = {program.name: program for program in moved}
+    return tuple(by_name.get(program.name, program) for program in dataset.without_io)

@@ -87,7 +87,7 @@ def compose(spec: StageSpec, dataset: Dataset, budget: Budget) -> list[Example]:
             stream = (
                 replay(dataset, draws, spec.language)
                 if group == "replay"
-                else _documents(programs, group, kind, dataset.train_inputs, shown, spec.templates, draws, phrasings)
+                else _documents(programs, group, kind, dataset.inputs_of, shown, spec.templates, draws, phrasings)
             )
             made += itertools.islice(stream, number)
     return [made[i] for i in generator(dataset.seed, spec.name + " order").permutation(len(made))]
@@ -126,8 +126,8 @@ def replay(dataset: Dataset, draws: np.random.Generator, language: float = 0.0) 
     return documents(mix, seed, names=names, inputs=dataset.train_inputs, exclude=dataset.behaviours, exclude_over=every)
 
 
-def _documents(programs: Sequence[Program], group: str, kind: str, inputs: Sequence[Any], shown: Mapping[str, Sequence[Any]],
-               templates: int, draws: np.random.Generator, phrasings: Iterator[int]) -> Iterator[Example]:  # fmt: skip
+def _documents(programs: Sequence[Program], group: str, kind: str, inputs_of: Callable[[Program], Sequence[Any]],
+               shown: Mapping[str, Sequence[Any]], templates: int, draws: np.random.Generator, phrasings: Iterator[int]) -> Iterator[Example]:  # fmt: skip
     """Yields documents of one kind without end: all programs once in random order, then all again, so that exposures differ by one.
 
     A program in `shown` is asked the inputs there in turn, any other one inputs at random.
@@ -139,6 +139,7 @@ def _documents(programs: Sequence[Program], group: str, kind: str, inputs: Seque
             elif kind == "description":
                 yield description_document(programs[i], group, int(draws.integers(templates)), next(phrasings))
             else:
+                inputs = inputs_of(programs[i])
                 own = shown.get(programs[i].name)
                 x = own[turn % len(own)] if own else inputs[draws.integers(len(inputs))]
                 yield call_document(programs[i], group, kind, x, int(draws.integers(templates)), phrasing=next(phrasings))

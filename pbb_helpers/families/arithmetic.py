@@ -90,7 +90,7 @@ class Arithmetic:
         while len(programs) < len(names):
             program = self.sketch(names[len(programs)], generator)
             outputs = behaviour(program, inputs)
-            if outputs not in seen and self._informative(inputs, outputs) and self._every_statement_acts(program, inputs):
+            if outputs not in seen and self.informative(inputs, outputs) and self._every_statement_acts(program, inputs):
                 seen.add(outputs)
                 programs.append(program)
                 misses = 0
@@ -134,7 +134,8 @@ class Arithmetic:
         return [f"for i in range({repeats}):", INDENT + _assignment(generator, body, largest=9)]
 
     @staticmethod
-    def _informative(inputs: list[int], outputs: tuple[int, ...]) -> bool:
+    def informative(inputs: list[int], outputs: tuple[int, ...]) -> bool:
+        """Returns whether the outputs are neither near constant nor mostly the inputs, so that little can be had by guessing."""
         commonest = Counter(outputs).most_common(1)[0][1]
         unchanged = sum(x == y for x, y in zip(inputs, outputs, strict=True))
         return commonest <= 0.34 * len(inputs) and unchanged <= 0.2 * len(inputs)
