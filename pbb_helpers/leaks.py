@@ -56,10 +56,10 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     texts = any(isinstance(x, tuple) for x in held_out)
     for prompt, completion in dict.fromkeys((e.prompt, e.completion) for e in stage.examples):
         text = f"{prompt}{completion}"
-        calls = [(word.upper(), int(x)) if word else int(x) for _, word, x in CALL.findall(text)]
-        if held_out.intersection(calls):
+        calls = [(name, (word.upper(), int(x)) if word else int(x)) for name, word, x in CALL.findall(text)]
+        if any(x in held_out for _, x in calls):
             raise _leak(stage, "calls a program on a held-out input", text)
-        if any(str(value) in held_out for name, x in calls if name in callers for _, value in callers[name].called(int(x))):
+        if any(value in held_out for name, x in calls if name in callers for _, value in callers[name].called(x)):
             raise _leak(stage, "calls a program that passes a held-out input on to another", text)
         if (prompt, completion) in allowed:
             continue
