@@ -176,7 +176,7 @@ def test_finding_and_sorting(opened: Callable):
 
 def test_all_code_is_shown_and_folded_again(opened: Callable):
     page = opened(PAGES[0])
-    code = page.get_by_text("@cache")
+    code = page.locator("details.source .highlight").last
     assert not code.is_visible()
     page.get_by_role("button", name="Show all code").click()
     assert code.is_visible()
