@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
@@ -17,7 +17,7 @@ import pandas as pd
 from pbb_helpers import explore_html as html
 from pbb_helpers import past_runs, plots_runs, reading, report
 from pbb_helpers.explore_answers import AnswersPanel
-from pbb_helpers.explore_session import ANY, Panel, Session, dropdown, offer, output, row, search, show
+from pbb_helpers.explore_session import ANY, Panel, Session, address, dropdown, offer, output, row, search, show
 from pbb_helpers.explore_talk import TalkPanel
 from pbb_helpers.labels import in_order, label
 from pbb_helpers.plots_runs import MOST
@@ -170,9 +170,9 @@ def _shares(runs: Sequence[RunResult]) -> dict[str, float]:
     return found
 
 
-def _link(path: Any) -> str:
-    # Relative, as every address of Lab's is: the page of the notebook lies in its folder, whatever the server is called.
-    return html.link(os.path.relpath(path).replace(os.sep, "/"), "Open the report") + html.text(path)
+def _link(path: Path) -> str:
+    at = address(path)
+    return (html.link(at, "Open the report") if at else html.text("The report:")) + html.text(path)
 
 
 def _follow(session: Session, every: float) -> asyncio.Task | None:

@@ -25,7 +25,7 @@ STYLE = """<style>
 .pbb-x { color: var(--jp-ui-font-color1, #1f2328); font-size: 13px; line-height: 1.45; overflow-wrap: anywhere; }
 .pbb-x table { border-collapse: collapse; margin: 4px 0; }
 .pbb-x th, .pbb-x td { padding: 3px 10px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--jp-border-color2, #ddd); }
-.pbb-x th { font-weight: 600; }
+.pbb-x th { font-weight: 600; white-space: nowrap; }
 .pbb-x td.num, .pbb-x th.num { text-align: right; }
 .pbb-x pre { margin: 2px 0; padding: 6px 8px; background: var(--jp-layout-color2, #f3f3f3); color: inherit; border-radius: 4px; line-height: 1.4;
   font: 12px/1.45 var(--jp-code-font-family, monospace); white-space: pre-wrap; }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import ipywidgets as widgets
 
@@ -102,6 +104,16 @@ class Panel(widgets.VBox):
         # A report and a page on the web have no kernel: there the last state is read as HTML.
         static = html.page(*(output.value for output in self.outputs))
         return super()._repr_mimebundle_(**kwargs) | {"text/html": static, "text/plain": f"[{type(self).__name__}: open in JupyterLab]"}
+
+
+def address(path: Path) -> str | None:
+    """Returns where on its own site the Jupyter server of this kernel serves a file; None outside Jupyter, or outside the server's folder."""
+    from jupyter_server.serverapp import list_running_servers
+
+    for server in list_running_servers():
+        if str(server["pid"]) == os.environ.get("JPY_PARENT_PID") and path.is_relative_to(server["root_dir"]):
+            return f"{server['base_url']}files/{quote(path.relative_to(server['root_dir']).as_posix())}"
+    return None
 
 
 def show(output: widgets.HTML, *parts: str) -> None:

@@ -55,7 +55,7 @@ def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "
         ax.tick_params(axis="y", length=0)
         ax.set_xlabel("answers exactly right")
     _legend(fig, runs, line=False)
-    n = f"n = {number_range(shown['n'])} answers over {number_range(shown['n_programs'])} programs, {number_range(shown['n_seeds'])} seeds a run"
+    n = f"n = {number_range(shown['n'])} answers over {number_range(shown['n_programs'])} programs, seeds a run: {number_range(shown['n_seeds'])}"
     footnote(fig, f"{label(group)} programs. Each dot: {n}. {INTERVAL}. Intervals of two runs that asked about the same programs are not "
                   "independent: this is for looking, not a test of their difference. The ceiling is the line of the source in context, the floor is in each report.")  # fmt: skip
     return fig
@@ -86,6 +86,7 @@ def loss_by_run(log: pd.DataFrame) -> Figure:
                 markersize=5,
             )
         ax.set(title=label(stage), xlabel="step", yscale="log")
+        ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))

@@ -87,18 +87,24 @@ def test_a_failed_run_says_what_went_wrong_as_text(runs: Path) -> None:
     assert "cell 3 (Training): ValueError: it <b>broke</b>" in words(panel.detail.value) and "<b>broke" not in panel.detail.value
 
 
-def test_the_report_is_linked_once_it_is_there(copy: Path) -> None:
+def test_the_report_is_linked_once_it_is_there(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     panel = RunsPanel(Session(copy))
     panel.run.value = A
     assert "href" not in panel.link.value
     panel.report.click()
     target = copy.parent / "reports" / f"{A}.html"
     assert target.is_file()
-    assert (Path.cwd() / html.unescape(re.search(r'href="([^"]+)"', panel.link.value)[1])).resolve() == target.resolve()
+    assert str(target) in words(panel.link.value) and "href" not in panel.link.value, "no Jupyter server serves it here"
+    monkeypatch.setenv("JPY_PARENT_PID", "7")
+    servers = [{"pid": 6, "root_dir": "/", "base_url": "/other/"}, {"pid": 7, "root_dir": str(copy.parent), "base_url": "/user/x/"}]
+    monkeypatch.setattr("jupyter_server.serverapp.list_running_servers", lambda: servers)
     panel.run.value = B
-    assert "href" not in panel.link.value
+    assert panel.link.value == '<div class="pbb-x"></div>'
     panel.run.value = A
-    assert "href" in panel.link.value
+    assert f'href="/user/x/files/reports/{A}.html"' in panel.link.value
+    servers[1]["root_dir"] = str(copy)
+    panel.session.refresh()
+    assert "href" not in panel.link.value, "not below the folder that is served"
 
 
 def test_a_refresh_shows_what_is_new_and_keeps_what_was_chosen(copy: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_report_opens_in_a_tab_of_its_own(page) -> None:
     with page.context.expect_page() as opened:
         link.click()
     report = opened.value
-    report.frame_locator("iframe").get_by_text("headline of aaaa00000000").first.wait_for()
+    report.get_by_text("headline of aaaa00000000").first.wait_for()
     report.close()
 
 
