@@ -44,7 +44,10 @@ def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
         for table in ("results.csv", "claims.csv"):
             if (run.folder / table).is_file():
                 shutil.copy(run.folder / table, folder / table)
-        facts = {key: run.record.get(key) for key in ("notebook", "parameters", "started", "seconds", "commit", "hardware", "versions")}
+        facts = {
+            key: run.record.get(key)
+            for key in ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions")
+        }
         write_text(folder / "run.json", json.dumps(facts | {"headline": run.headline}, indent=1) + "\n")
         text = with_block(readme.read_text(encoding="utf-8"), name, block(folder))
         for mark, table in (("claims", claims_table(figures)), ("models", models_table())):
@@ -142,7 +145,7 @@ def _plain(value: Any) -> str:
 
 
 def _recorded(run: dict[str, Any]) -> str:
-    return f"Recorded run: `pbb run notebooks/{run['notebook']}.ipynb {_parameters(run['parameters'])}`"
+    return f"Recorded run: `pbb run notebooks/{run['notebook']}.ipynb {_parameters(run)}`"
 
 
 def _origin(run: dict[str, Any]) -> str:
@@ -170,6 +173,8 @@ def _cell(row: Any) -> str:
     return f"{100 * row.accuracy:.0f} ({interval})"
 
 
-def _parameters(values: dict[str, Any]) -> str:
-    shown = {name: value for name, value in values.items() if value is not None and name in ("profile",)}
-    return " ".join(f"-p {name} {value}" for name, value in shown.items())
+def _parameters(run: dict[str, Any]) -> str:
+    """Returns the profile and what else was changed, as options; how many processes there were changes no number."""
+    names = [name for name in run["parameters"] if name == "profile" or (name in (run.get("changed") or ()) and name != "processes")]
+    values = {name: run["parameters"][name] for name in names}
+    return " ".join(f"-p {name} {','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in values.items() if v is not None)

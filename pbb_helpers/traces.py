@@ -8,10 +8,11 @@ the right one on the right values with another result is wrong arithmetic.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from pbb_helpers.descriptions import find, says
 from pbb_helpers.documents import render_step
 from pbb_helpers.intervals import wilson
 from pbb_helpers.labels import label
@@ -138,6 +139,31 @@ def sources_begun(rows: pd.DataFrame) -> pd.DataFrame:
     begun = [f"{text}\n".startswith(f"{gold}\n") for text, gold in zip(asked["generated"], asked["gold"], strict=True)]
     cells = asked.assign(right=asked["correct"].astype(float), begun=begun).groupby(["condition", "group"], sort=False)
     return cells.agg(n=("begun", "size"), right=("right", "mean"), begun=("begun", "mean")).reset_index()
+
+
+RECALLED = ("the program", "another program", "no program")
+
+
+def recalled(rows: pd.DataFrame, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
+    """Returns what answers in recall mode, in code or in words, write where the program should stand, before they step through it.
+
+    An answer with no program there goes straight to stepping through, or begins in the middle of a sentence: its form is wrong, before anything
+    can be said of what it knows. Columns: `by`, group, n, and the share of answers of each of `RECALLED`.
+    """
+    asked = rows[rows["mode"].isin(["recall", "recall_description"])]
+    sources = rows[rows["mode"].isin(["source", "description"])].drop_duplicates(["seed", "program"]).set_index(["seed", "program"])["gold"]
+    known = [sources[seed, program] for seed, program in zip(asked["seed"], asked["program"], strict=True)]
+    written = [_written(*answer) for answer in zip(asked["mode"], asked["generated"].astype(str), known, strict=True)]
+    shares = pd.get_dummies(pd.Categorical(written, RECALLED)).astype(float).set_index(asked.index)
+    cells = pd.concat([asked[[*by, "group"]], shares], axis=1).groupby([*by, "group"], sort=False)
+    return cells.agg(n=(RECALLED[0], "size"), **{name: (name, "mean") for name in RECALLED}).reset_index()
+
+
+def _written(mode: str, text: str, source: str) -> str:
+    if mode == "recall":
+        return RECALLED[0] if text.startswith(f"{source}\n") else RECALLED[1] if text.startswith("def ") else RECALLED[2]
+    first = text.split("\n")[0]
+    return RECALLED[0] if says(first, source) else RECALLED[1] if find(first) else RECALLED[2]
 
 
 def in_words(errors: pd.DataFrame, condition: str, mode: str, group: str = "without_io") -> str:

@@ -133,6 +133,16 @@ def test_a_table_that_is_not_of_accuracies_is_shown_as_it_is(tmp_path: Path) -> 
     assert "`pbb run notebooks/01_x.ipynb -p profile quick`, 1.5 minutes on a processor" in readme.read_text()
 
 
+def test_the_command_names_what_was_changed(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    run.record["parameters"] |= {"seeds": [0, 1], "processes": 2, "model": "pbb-m"}
+    run.record["changed"] = ["seeds", "processes", "profile"]
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")
+    record.record(run, tmp_path / "figures", readme)
+    assert "`pbb run notebooks/01_x.ipynb -p profile quick -p seeds 0,1`," in readme.read_text()
+
+
 def test_an_unfinished_run_is_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is killed; only a completed run can be recorded"):
         record.record(finished(tmp_path / "run", "killed"), tmp_path / "figures", tmp_path / "README.md")

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pbb_helpers import plots_traces, traces
 from pbb_helpers.datasets import generator
+from pbb_helpers.descriptions import says
 from pbb_helpers.documents import chain_of_thought
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.names import made_up_names
@@ -110,3 +111,18 @@ def test_a_source_that_is_stepped_through_is_begun_but_not_right() -> None:
     ]
     found = traces.sources_begun(pd.DataFrame([*rows, rows[0] | {"mode": "cot"}])).iloc[0]
     assert found[["n", "right", "begun"]].tolist() == [4, 0.25, 0.5]
+
+
+def test_what_stands_in_the_place_of_the_program() -> None:
+    program = Program("zibble", "arithmetic", "def zibble(x):\n    x = x + 3\n    return x", 1)
+    words = "zibble takes a number x. Add 3 to x. Return x."
+    assert says(words, program.source)
+    common = {"condition": "c", "group": "without_io", "seed": 0, "program": "zibble", "gold": "8"}
+    recalled = [f"{program.source}\nx = 5 + 3 = 8", "def zibble(x):\n    x = x + 4\n    return x\nx = 5 + 4 = 9", "x = 5 + 3 = 8\nreturn 8"]
+    in_words = [f"{words}\nx = 5 + 3 = 8", words.replace("3", "4"), "\nx = 5 + 3 = 8", " 3 to x. Return x.\nx = 5 + 3 = 8"]
+    rows = [common | {"mode": "recall", "generated": text} for text in recalled]
+    rows += [common | {"mode": "recall_description", "generated": text, "condition": "w"} for text in in_words]
+    rows += [common | {"mode": "source", "generated": program.source, "gold": program.source}]
+    found = traces.recalled(pd.DataFrame(rows)).set_index("condition")
+    assert found.loc["c", ["n", *traces.RECALLED]].tolist() == pytest.approx([3, 1 / 3, 1 / 3, 1 / 3])
+    assert found.loc["w", ["n", *traces.RECALLED]].tolist() == pytest.approx([4, 1 / 4, 1 / 4, 2 / 4])
