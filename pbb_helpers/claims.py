@@ -46,7 +46,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-            rows = [{name: row[name] or "" for name in COLUMNS} for row in reader] if not missing else []
+            rows = [{name: row[name] or "" for name in COLUMNS} for row in reader if row["verdict"] != "not run"] if not missing else []
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as a table of claims: {error}") from error
     if missing:
@@ -80,15 +80,15 @@ def html(every: list[Claims], links: Mapping[str, str]) -> str:
     )
 
 
-_HEAD = ("claim", "effect", "n", "programs", "seeds", "verdict", "recorded run")
+_HEAD = ("claim", "effect (points)", "n", "programs", "seeds", "verdict", "recorded run")
 
 
 def _row(row: Mapping[str, str], claims: Claims, link: str | None) -> str:
     name = safe(claims.notebook)
     source = (f'<a href="{safe(link)}">{name}</a>' if link else name) + (f" ({safe(claims.origin)})" if claims.origin else "")
-    effect = _number(row["effect"])
+    effect = _points(row["effect"])
     if row["low"] and row["high"]:
-        effect += f" ({_number(row['low'])} to {_number(row['high'])})"
+        effect += f" ({_points(row['low'])} to {_points(row['high'])})"
     cells = [safe(shortened(row["claim"], 600)), effect, *(_number(row[key]) for key in ("n", "n_programs", "n_seeds"))]
     cells += [f"<strong>{safe(shortened(row['verdict'], 200))}</strong>", source]
     kinds = ["txt", "txt", "num", "num", "num", "txt", "txt"]
@@ -97,6 +97,19 @@ def _row(row: Mapping[str, str], claims: Claims, link: str | None) -> str:
         + "".join(f'<td class="{kind}" data-label="{label}">{cell}</td>' for label, kind, cell in zip(_HEAD, kinds, cells, strict=True))
         + "</tr>"
     )
+
+
+def _points(text: str) -> str:
+    """Returns a difference of shares in points, and what is no number as it is.
+
+    >>> _points("0.07916"), _points("-0.3"), _points("unknown")
+    ('+8', '−30', 'unknown')
+    """
+    try:
+        value = 100 * float(text)
+    except ValueError:
+        return _number(text)
+    return f"{value:+.0f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def _number(text: str) -> str:

@@ -168,11 +168,16 @@ def test_a_file_of_others_is_no_zip_of_ours(project: Path, make):
 
 def test_claims_stand_on_top_of_the_index(project: Path):
     index = pages(project)["index.html"]
-    assert "0.79 (0.74 to 0.845)" in index and "1,320" in index
+    assert "+79 (+74 to +84)" in index and "1,320" in index
     assert index.index("proactive beats no exposure") < index.index('id="runs"')
     assert 'href="tiny/aaa111.html">tiny</a>' in index, "leads to the newest completed run"
     (project / "figures/tiny/claims.csv").unlink()
     assert "Claims" not in pages(project)["index.html"]
+
+
+def test_a_claim_that_was_not_run_is_left_out(tmp_path: Path):
+    write_claims(tmp_path / "tiny" / "claims.csv", CLAIM, CLAIM | {"claim": "never", "verdict": "not run", "effect": ""})
+    assert [row["claim"] for row in claims.read(tmp_path)[0][0].rows] == [CLAIM["claim"]]
 
 
 def test_claims_are_text(tmp_path: Path):
