@@ -151,7 +151,9 @@ def answer(row: Mapping[str, Any], truth: str | None, error: str, wrong: int | N
 
 def _verdict(row: Mapping[str, Any], error: str) -> str:
     verdict = "right" if row["correct"] else "not parsed" if row["answer"] is None else "wrong"
-    return verdict if error in ("", verdict, f"{verdict} answer") else f"{verdict}: {error}"
+    if error in ("", f"{verdict} answer"):
+        return verdict
+    return error if error.startswith(verdict) else f"{verdict}: {error}"
 
 
 def _side(parts: Sequence[tuple[str, str]]) -> str:
