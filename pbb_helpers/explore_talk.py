@@ -121,6 +121,7 @@ class TalkPanel(Panel):
     def _ask(self) -> None:
         from pbb_helpers.talk import Talker, question  # torch: only who asks waits for it
 
+        show(self.replies)  # what was said before belongs to another question
         wanted = [mode for mode, box in self.modes.items() if box.value]
         if not wanted:
             raise UsageError("no way of answering is ticked; tick one")
