@@ -50,10 +50,8 @@ class RunsPanel(Panel):
         self.refresh = widgets.Button(description="Refresh", icon="refresh", tooltip="Read the runs as they are now")
         self.run, self.report = dropdown("Look at"), widgets.Button(description="Report", tooltip="Render the report of this run")
         self.table, self.training, self.detail, self.link = (output(role) for role in ("runs", "training", "detail", "link"))
-        super().__init__(
-            session, [row(self.text, self.state, self.notebook, self.refresh)], [self.table, self.training, self.detail, self.link]
-        )
-        self.children = (*self.children[:4], row(self.run, self.report), *self.children[4:])
+        choices, one = row(self.text, self.state, self.notebook, self.refresh), row(self.run, self.report)
+        super().__init__(session, choices, self.table, self.training, one, self.detail, self.link)
         self.on_change(self.update, self.text, self.state, self.notebook)
         self.on_change(self._show_run, self.run)
         self.refresh.on_click(lambda _: session.refresh())
@@ -103,7 +101,7 @@ class ComparePanel(Panel):
         self.condition = dropdown("Curves of")
         self.differences, self.accuracy, self.loss = (output(role) for role in ("differences", "accuracy", "loss"))
         self._drawn: Any = None
-        super().__init__(session, [row(*self.runs), row(self.group, self.condition)], [self.differences, self.accuracy, self.loss])
+        super().__init__(session, row(*self.runs), row(self.group, self.condition), self.differences, self.accuracy, self.loss)
         self.on_change(self._draw, *self.runs, self.group, self.condition)
         self.attempt(self.update)
 

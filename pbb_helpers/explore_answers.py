@@ -32,16 +32,15 @@ class AnswersPanel(Panel):
         self.run = dropdown("Run")
         self.filters = {column: dropdown(words) for column, words in FILTERS.items()}
         self.verdict, self.text = dropdown("Verdict", [(name, name) for name in VERDICTS]), search("Find")
-        self.answer = widgets.Select(
-            description="Answer", rows=8, style={"description_width": "initial"}, layout=widgets.Layout(width="98%")
-        )
+        # No list of several lines: JupyterLab takes the arrow keys from one, though not from the menu that Space opens.
+        self.answer = dropdown("Answer", max_width="98%")
         self.previous, self.next = (
             widgets.Button(description=words, icon=icon) for words, icon in (("Previous", "arrow-up"), ("Next", "arrow-down"))
         )
         self.count, self.card = output("count"), output("card")
         self._offered: Any = None
-        super().__init__(session, [row(self.run, *self.filters.values(), self.verdict, self.text)], [self.count, self.card])
-        self.children = (*self.children[:3], self.answer, row(self.previous, self.next), self.card)
+        choices = row(self.run, *self.filters.values(), self.verdict, self.text)
+        super().__init__(session, choices, self.count, self.answer, row(self.previous, self.next), self.card)
         self.verdict.value = "wrong"
         self.on_change(self.update, self.run)
         self.on_change(self._list, *self.filters.values(), self.verdict, self.text)

@@ -38,6 +38,7 @@ STYLE = """<style>
 .pbb-x .state { font-weight: 600; white-space: nowrap; }
 .pbb-x .bad { border-left: 4px solid var(--jp-error-color1, #c62828); padding-left: 8px; }
 .pbb-x .wrong { display: block; outline: 1px solid var(--jp-error-color1, #c62828); background: rgba(214, 60, 45, .16); }
+.pbb-x .wrong .soft { color: inherit; }
 .pbb-x .bar { display: inline-block; width: 80px; height: 7px; margin-right: 6px; background: rgba(128, 128, 128, .3); }
 .pbb-x .bar span { display: block; height: 7px; background: var(--jp-brand-color1, #1976d2); }
 .pbb-x .side { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 4px 14px; }
@@ -151,7 +152,9 @@ def answer(row: Mapping[str, Any], truth: str | None, error: str, wrong: int | N
 
 def _verdict(row: Mapping[str, Any], error: str) -> str:
     verdict = "right" if row["correct"] else "not parsed" if row["answer"] is None else "wrong"
-    return verdict if error in ("", verdict, f"{verdict} answer") else f"{verdict}: {error}"
+    if error in ("", f"{verdict} answer"):
+        return verdict
+    return error if error.startswith(verdict) else f"{verdict}: {error}"
 
 
 def _side(parts: Sequence[tuple[str, str]]) -> str:

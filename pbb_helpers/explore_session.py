@@ -68,14 +68,13 @@ class Panel(widgets.VBox):
 
     Args:
         session: Whose runs.
-        controls: Rows of controls.
-        outputs: What shows something, in order; the first one also says what went wrong.
+        parts: Rows of controls, and HTML that shows something, in order; the first HTML also says what went wrong.
     """
 
-    def __init__(self, session: Session, controls: Sequence[widgets.Widget], outputs: Sequence[widgets.HTML]) -> None:
+    def __init__(self, session: Session, *parts: widgets.Widget) -> None:
         style = widgets.HTML(html.STYLE, layout=widgets.Layout(display="none"))
-        super().__init__([style, *controls, *outputs])
-        self.session, self.outputs = session, list(outputs)
+        super().__init__([style, *parts])
+        self.session, self.outputs = session, [part for part in parts if isinstance(part, widgets.HTML)]
         self._busy = False
         session.on_refresh(lambda: self.attempt(self.update))
 

@@ -42,18 +42,9 @@ class TalkPanel(Panel):
         self.ask = widgets.Button(description="Ask", icon="comment", button_style="primary", tooltip="Load the weights and ask")
         self.status, self.replies = output("status"), output("replies")
         self._talker: Any = None
-        super().__init__(
-            session,
-            [
-                row(self.run, self.weights),
-                row(self.program, self.another),
-                self.source,
-                row(self.input, self.phrasing),
-                row(*self.modes.values()),
-                self.ask,
-            ],
-            [self.status, self.replies],
-        )
+        about, modes = row(self.input, self.phrasing), row(*self.modes.values())
+        choices = (row(self.run, self.weights), row(self.program, self.another), self.source, about, modes, self.ask)
+        super().__init__(session, *choices, self.status, self.replies)
         self.on_change(self.update, self.run)
         self.on_change(self._offer_programs, self.weights)
         self.on_change(self._pick, self.program)
@@ -130,6 +121,7 @@ class TalkPanel(Panel):
     def _ask(self) -> None:
         from pbb_helpers.talk import Talker, question  # torch: only who asks waits for it
 
+        show(self.replies)  # what was said before belongs to another question
         wanted = [mode for mode, box in self.modes.items() if box.value]
         if not wanted:
             raise UsageError("no way of answering is ticked; tick one")
