@@ -12,7 +12,7 @@ from pathlib import Path
 from pbb_helpers.markup import safe, shortened, visible
 from pbb_helpers.programs import UsageError
 
-COLUMNS = ("claim", "effect", "low", "high", "n", "n_programs", "n_seeds", "verdict")
+COLUMNS = ("claim", "effect", "low", "high", "n", "n_programs", "n_seeds", "verdict", "came_true")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,26 @@ def read(figures: Path) -> tuple[list[Claims], list[UsageError]]:
         except UsageError as error:
             problems.append(error)
     return [claims for claims in found if claims.rows], problems
+
+
+def markdown(figures: Path) -> str:
+    """Returns the claims below `figures` as the table of README: a line each, with what was predicted.
+
+    Raises:
+        UsageError: A file is no table of claims.
+    """
+    lines = ["| claim | notebook | effect (points) | 95 % interval | n | verdict | predicted |", "|---|---|---|---|---|---|---|"]
+    found, problems = read(figures)
+    for problem in problems:
+        raise problem
+    for claims in found:
+        for row in claims.rows:
+            effect, low, high = (f"{100 * float(row[name]):+.0f}" if row[name] else "" for name in ("effect", "low", "high"))
+            n, programs, seeds = (int(float(row[name])) for name in ("n", "n_programs", "n_seeds"))
+            behind = f"{n}, {programs} programs, {seeds} seed{'' if seeds == 1 else 's'}"
+            shown = [row["claim"], claims.notebook, effect, f"{low} to {high}" if low else "none", behind, row["verdict"], row["came_true"]]
+            lines.append(f"| {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -192,6 +192,37 @@ def behaviour(program: Program, inputs: Iterable[Any]) -> tuple:
     return tuple(function(*arguments(x)) for x in inputs)
 
 
+def draw_distinct(names: list[str], sketch: Callable[[str], Program], inputs: list[Any], *, accept: Callable[[Program, tuple], bool],
+                  exclude: Iterable[tuple], tries: int, what: str, unit: str) -> list[Program]:  # fmt: skip
+    """Returns one sketch per name, no two equal in behaviour over `inputs`, none equal to one in `exclude`; for `Family.draw`.
+
+    Args:
+        names: Of the programs.
+        sketch: Draws a program of a name.
+        inputs: What behaviours are over.
+        accept: Whether a program with these outputs is good enough.
+        exclude: Behaviours that none may have.
+        tries: Sketches in a row that may be turned down.
+        what, unit: What is drawn, and what more of could be allowed, for the message.
+
+    Raises:
+        UsageError: So many were turned down in a row: there are not that many different programs.
+    """
+    seen, programs, misses = set(exclude), [], 0
+    while len(programs) < len(names):
+        program = sketch(names[len(programs)])
+        outputs = behaviour(program, inputs)
+        if outputs not in seen and accept(program, outputs):
+            seen.add(outputs)
+            programs.append(program)
+            misses = 0
+        elif (misses := misses + 1) > tries:
+            raise UsageError(
+                f"found {len(programs):,} {what} that differ in behaviour, {len(names):,} were asked for; ask for fewer or allow more {unit}"
+            )
+    return programs
+
+
 def family(name: str, /, **settings: Any) -> Family:
     """Returns the family of that name with these settings.
 

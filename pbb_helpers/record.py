@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from pbb_helpers import claims
 from pbb_helpers.disk import plain_errors, write_text
 from pbb_helpers.labels import in_order, label
 from pbb_helpers.model_files import shipped
@@ -50,7 +51,7 @@ def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
         }
         write_text(folder / "run.json", json.dumps(facts | {"headline": run.headline}, indent=1) + "\n")
         text = with_block(readme.read_text(encoding="utf-8"), name, block(folder))
-        for mark, table in (("claims", claims_table(figures)), ("models", models_table())):
+        for mark, table in (("claims", claims.markdown(figures)), ("models", models_table())):
             if f"<!-- {mark}: begin -->" in text:
                 text = with_block(text, mark, table)
         write_text(readme, text)
@@ -88,20 +89,6 @@ def block(folder: Path) -> str:
         f"{_origin(run)}."
     )
     return "\n".join(parts)
-
-
-def claims_table(figures: Path) -> str:
-    """Returns what every recorded notebook predicted and what came out, as Markdown: one line a claim."""
-    lines = ["| claim | notebook | effect (points) | 95 % interval | n | verdict | predicted |", "|---|---|---|---|---|---|---|"]
-    for file in sorted(figures.glob("*/claims.csv")):
-        table = pd.read_csv(file)
-        for line in table[table["verdict"] != "not run"].itertuples():
-            interval = "none" if pd.isna(line.low) else f"{100 * line.low:+.0f} to {100 * line.high:+.0f}"
-            seeds = f"{line.n_seeds:.0f} seed{'' if line.n_seeds == 1 else 's'}"
-            shown = [line.claim, file.parent.name, f"{100 * line.effect:+.0f}", interval, f"{line.n:.0f}, {line.n_programs:.0f} programs, {seeds}", line.verdict,
-                     line.came_true]  # fmt: skip
-            lines.append(f"| {' | '.join(shown)} |")
-    return "\n".join(lines)
 
 
 def models_table() -> str:

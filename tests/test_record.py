@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pbb_helpers import record
+from pbb_helpers import claims, record
 from pbb_helpers.model_files import shipped
 from pbb_helpers.programs import UsageError
 from pbb_helpers.run_record import RunResult
@@ -45,7 +45,7 @@ def test_each_recorded_figure_has_its_csv_alt_text_and_provenance(folder: Path) 
 
 def test_readme_shows_the_recorded_claims_and_the_cards() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for mark, table in (("claims", record.claims_table(ROOT / "figures")), ("models", record.models_table())):
+    for mark, table in (("claims", claims.markdown(ROOT / "figures")), ("models", record.models_table())):
         assert record.with_block(text, mark, table) == text, "run: pbb record on any finished run"
 
 

@@ -18,7 +18,7 @@ from pbb_helpers.report_index import render_all
 from pbb_helpers.run_record import all_runs
 
 CLAIM = {"claim": "proactive beats no exposure", "effect": "0.79", "low": "0.74", "high": "0.8449", "n": "1320", "n_programs": "160"}
-CLAIM |= {"n_seeds": "2", "verdict": "shown"}
+CLAIM |= {"n_seeds": "2", "verdict": "shown", "came_true": "yes"}
 
 
 @pytest.fixture
@@ -197,7 +197,9 @@ def test_a_table_that_is_none_is_told_and_the_index_is_there_all_the_same(projec
     (project / "figures" / "tiny" / "claims.csv").write_text("claim,effect\nx,1\n")
     paths, problems = render_all(project / "runs", project / "reports", figures=project / "figures")
     assert paths[-1].name == "index.html" and len(problems) == 1
-    assert re.search(r"claims.csv has no column low, high, n, n_programs, n_seeds, verdict; a table of claims has", str(problems[0]))
+    assert re.search(
+        r"claims.csv has no column low, high, n, n_programs, n_seeds, verdict, came_true; a table of claims has", str(problems[0])
+    )
 
 
 # ---------------------------------------------------------------- the command

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pbb_helpers.programs import Program, UsageError, behaviour
+from pbb_helpers.programs import Program, UsageError, draw_distinct
 
 # Each operator with the constants that it draws from, both ends included: small enough that values stay in two or three digits.
 OPERATORS: dict[str, tuple[str, int, int]] = {
@@ -84,22 +84,12 @@ class Arithmetic:
             UsageError: The settings do not hold that many different programs.
         """
         inputs = self.inputs()
-        seen = set(exclude)
-        programs: list[Program] = []
-        misses = 0
-        while len(programs) < len(names):
-            program = self.sketch(names[len(programs)], generator)
-            outputs = behaviour(program, inputs)
-            if outputs not in seen and self.informative(inputs, outputs) and self._every_statement_acts(program, inputs):
-                seen.add(outputs)
-                programs.append(program)
-                misses = 0
-            elif (misses := misses + 1) > 5_000:
-                raise UsageError(
-                    f"found {len(programs):,} programs of {self.min_statements} to {self.max_statements} statements that differ in behaviour, "
-                    f"{len(names):,} were asked for; ask for fewer or allow more statements"
-                )
-        return programs
+
+        def accept(program: Program, outputs: tuple) -> bool:
+            return self.informative(inputs, outputs) and self._every_statement_acts(program, inputs)
+
+        return draw_distinct(names, lambda name: self.sketch(name, generator), inputs, accept=accept, exclude=exclude, tries=5_000,
+                             what=f"programs of {self.min_statements} to {self.max_statements} statements", unit="statements")  # fmt: skip
 
     def sketch(self, name: str, generator: np.random.Generator) -> Program:
         """Returns one program whose values are in range at both ends and in the middle of the inputs, without the guarantees of `draw`."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pbb_helpers.families.cipher_parts import ALPHABET, BLOCKS, CIRCLE, UNITS, Cipher, checked_shift, keyed
-from pbb_helpers.programs import Program, UsageError, behaviour, did_you_mean
+from pbb_helpers.programs import Program, UsageError, did_you_mean, draw_distinct
 
 VOWELS = "AEIOU"
 KEYWORDS = (
@@ -105,23 +105,12 @@ class Ciphers:
             UsageError: The settings do not hold that many different programs.
         """
         inputs = self.inputs()
-        seen = set(exclude)
-        programs: list[Program] = []
-        misses = 0
-        while len(programs) < len(names):
-            program = self.sketch(names[len(programs)], generator)
-            outputs = behaviour(program, inputs)
-            unchanged = sum(text == output for (text, _), output in zip(inputs, outputs, strict=True))
-            if outputs not in seen and unchanged <= 0.2 * len(inputs):
-                seen.add(outputs)
-                programs.append(program)
-                misses = 0
-            elif (misses := misses + 1) > 2_000:
-                raise UsageError(
-                    f"found {len(programs):,} ciphers of {self.min_statements} to {self.max_statements} parts that differ in behaviour, "
-                    f"{len(names):,} were asked for; ask for fewer or allow more parts"
-                )
-        return programs
+
+        def enciphers(program: Program, outputs: tuple) -> bool:
+            return sum(text == output for (text, _), output in zip(inputs, outputs, strict=True)) <= 0.2 * len(inputs)
+
+        return draw_distinct(names, lambda name: self.sketch(name, generator), inputs, accept=enciphers, exclude=exclude, tries=2_000,
+                             what=f"ciphers of {self.min_statements} to {self.max_statements} parts", unit="parts")  # fmt: skip
 
     def sketch(self, name: str, generator: np.random.Generator) -> Program:
         """Returns one cipher without the guarantees of `draw`."""
