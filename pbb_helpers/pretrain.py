@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -104,22 +104,26 @@ def schedule(step: int, settings: PretrainSettings) -> float:
     return min(1.0, (step + 1) / settings.warmup) * max(down, 0.0)
 
 
-def held_out_questions(count: int, seed: int = 10_000, *, language: bool = False) -> dict[str, list[Example]]:
+def held_out_questions(
+    count: int, seed: int = 10_000, *, language: bool = False, families: Iterable[str] = ("arithmetic",)
+) -> dict[str, list[Example]]:
     """Returns fresh in-context questions per mode, of one to two statements: the programs of the quick profile.
 
-    With `language` the same are asked with the description in the prompt as well: modes "description_direct", …
+    With `language` the same are asked with the description in the prompt as well: modes "description_direct", … Those of another family
+    than arithmetic have its name before the mode: "ciphers_cot".
     """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    programs = family("arithmetic").draw(draw_names(count, generator), generator)
-    inputs = generator.integers(0, 50, size=count)
-    modes = [f"{words}{way}" for words in ("", "description_")[: 1 + language] for way in ("direct", "cot", "recall")]
-    return {
-        mode: [
-            call_document(p, "with_io", f"in_context_{mode}", int(x), i % 20, phrasing=i)
-            for i, (p, x) in enumerate(zip(programs, inputs, strict=True))
-        ]
-        for mode in modes
-    }
+    questions = {}
+    for kind in families:
+        generator = np.random.Generator(np.random.PCG64(seed))
+        drawn_from = family(kind)
+        programs = drawn_from.draw(draw_names(count, generator), generator)
+        inputs = [drawn_from.inputs()[i] for i in generator.integers(0, len(drawn_from.inputs()), size=count)]
+        for mode in (f"{words}{way}" for words in ("", "description_")[: 1 + language] for way in ("direct", "cot", "recall")):
+            questions[mode if kind == "arithmetic" else f"{kind}_{mode}"] = [
+                call_document(p, "with_io", f"in_context_{mode}", x, i % 20, phrasing=i)
+                for i, (p, x) in enumerate(zip(programs, inputs, strict=True))
+            ]
+    return questions
 
 
 def exact_match(model: Any, tokenizer: Any, questions: list[Example], batch_size: int = 100) -> float:
@@ -192,7 +196,8 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
     trained_by = optimizers(model, settings)
     state = _resume(folder / "work", settings, model, trained_by)
     rates = [(group, group["lr"]) for optimizer in trained_by for group in optimizer.param_groups]
-    questions = held_out_questions(settings.questions, language=settings.mix.language > 0)
+    asked = [kind for kind, share in settings.mix.families.items() if share]
+    questions = held_out_questions(settings.questions, language=settings.mix.language > 0, families=asked)
     plain, start, tokens = model.model, time.monotonic() - state["seconds"], state["tokens"]
     compiled = torch.compile(plain, dynamic=True) if settings.compile else plain
     dtype = getattr(torch, settings.dtype)

@@ -83,7 +83,16 @@ LADDER = {
         _rung("pbb-m-words", 128, 6, 0.9),
         _rung("pbb-l", 192, 8),
         _rung("pbb-xl", 288, 8),
+        replace(
+            _rung("pbb-ciphers", 128, 6, 0.0),
+            longest=192,
+            mix=Mix(
+                lengths={1: 0.35, 2: 0.5, 3: 0.15},
+                modes={"direct": 0.3, "cot": 0.4, "recall": 0.3},
+                families={"arithmetic": 0.4, "ciphers": 0.6},
+            ),
+        ),
     )
 }
 """Models by name: `pbb pretrain --name` makes each of them as it was made. The ladder is pbb-xs, -s, -m, -l and -xl, of 0.5M to 10M parameters, by one recipe;
-pbb-m-code and pbb-m-words are pbb-m with code and language 9:1 and 1:9."""
+pbb-m-code and pbb-m-words are pbb-m with code and language 9:1 and 1:9; pbb-ciphers is its size, reads code alone, and runs ciphers too."""

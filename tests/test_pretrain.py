@@ -371,3 +371,12 @@ def test_questions_in_words_are_the_same_questions():
 def test_a_setting_that_is_none_is_named(wrong, message):
     with pytest.raises(UsageError, match=message):
         pretrain.main(**wrong)
+
+
+def test_fresh_questions_are_asked_of_every_family_of_the_mix_under_names_of_their_own():
+    plain = pretrain.held_out_questions(8)
+    both = pretrain.held_out_questions(8, families=["arithmetic", "ciphers"])
+    assert {mode: both[mode] for mode in plain} == plain  # those of arithmetic are the same beside others
+    assert set(both) - set(plain) == {"ciphers_direct", "ciphers_cot", "ciphers_recall"}
+    for mode, examples in both.items():
+        assert all(isinstance(e.input, tuple) == mode.startswith("ciphers") for e in examples)
