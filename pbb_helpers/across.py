@@ -29,7 +29,7 @@ def run(plan: Experiment, models: Sequence[str], root: Path, *, processes: int |
     The floors are those of any: every model gets the same programs and inputs.
     """
     found = [
-        experiment.run(replace(plan, model=model), root, processes=processes, progress=progress and _Part(progress, i, len(models), model))
+        experiment.run(replace(plan, model=model), root, processes=processes, progress=progress and Part(progress, i, len(models), model))
         for i, model in enumerate(models)
     ]
     rows = pd.concat([each.rows for each in found], ignore_index=True)
@@ -37,7 +37,7 @@ def run(plan: Experiment, models: Sequence[str], root: Path, *, processes: int |
     return Results(rows, metrics, found[0].floors)
 
 
-class _Part:
+class Part:
     """One model's part of a progress bar: all have equally much to do."""
 
     def __init__(self, whole: Any, index: int, count: int, name: str) -> None:

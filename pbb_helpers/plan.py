@@ -24,6 +24,8 @@ class Experiment:
         conditions: Names in `conditions.CONDITIONS`.
         seeds: Of stage 1, and with it of everything after.
         n_with_io: Number of programs with source and I/O.
+        n_with_io_drawn: Out of how many that were drawn, the first ones; 0 takes them all. Experiments that draw as many have the same w/o IO
+            programs, names and inputs, and the w/ IO programs of the smaller are among those of the larger.
         n_without_io: Number of programs with source only.
         n_eval_inputs: Number of inputs that no training question has.
         inputs_per_program: How many of those each program is asked.
@@ -40,6 +42,7 @@ class Experiment:
     conditions: tuple[str, ...] = MAIN
     seeds: tuple[int, ...] = (0,)
     n_with_io: int = 400
+    n_with_io_drawn: int = 0
     n_without_io: int = 80
     n_eval_inputs: int = 10
     inputs_per_program: int = 2
@@ -61,6 +64,8 @@ class Experiment:
             raise UsageError(f"seeds {self.seeds}; give whole numbers from 0")
         if self.n_with_io_asked < 1:
             raise UsageError(f"{self.n_with_io_asked} w/ IO programs asked; give at least 1: forgetting is part of every result")
+        if self.n_with_io_drawn and self.n_with_io_drawn < self.n_with_io:
+            raise UsageError(f"{self.n_with_io} w/ IO programs of {self.n_with_io_drawn} drawn; draw at least as many")
         if min(self.n_composed_with_io, self.n_composed_without_io) < 0 or self.n_composed_with_io and not self.n_composed_without_io:
             raise UsageError(
                 f"{self.n_composed_with_io} compositions w/ IO and {self.n_composed_without_io} of each kind w/o IO; give 0 or more, and at "
@@ -75,8 +80,10 @@ class Experiment:
         """Returns the programs and inputs of a seed."""
         programs = family(self.family, **dict(self.family_settings))
         parts = draw_dataset(
-            programs, n_with_io=self.n_with_io, n_without_io=self.n_without_io, n_eval_inputs=self.n_eval_inputs, seed=seed
-        )
+            programs, n_with_io=self.n_with_io_drawn or self.n_with_io, n_without_io=self.n_without_io,
+            n_eval_inputs=self.n_eval_inputs, seed=seed,
+        )  # fmt: skip
+        parts = replace(parts, with_io=parts.with_io[: self.n_with_io])
         if not self.n_composed_without_io:
             return parts
         return with_compositions(

@@ -12,17 +12,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from pbb_helpers import statistics
+from pbb_helpers.fits import Fit
 from pbb_helpers.labels import MODE_COLOURS, colour, in_order, label, marker
 from pbb_helpers.plots import INTERVAL
 from pbb_helpers.theme import FLOOR_LINE, GREY, PERCENT, counts_text, footnote, number_range, themed
 
 MODES = ("direct", "cot", "recall", "source")
 UNTUNED = ("in_context", "in_context_description")
+FIT_LINE = {"color": GREY, "linestyle": "-.", "linewidth": 1.3}
 
 
 @themed
 def accuracy_along(table: pd.DataFrame, column: str, *, modes: Iterable[str] = MODES, group: str = "without_io", at: Mapping[object, float] | None = None,
-                   xlabel: str = "", floors: pd.DataFrame | None = None) -> Figure:  # fmt: skip
+                   xlabel: str = "", floors: pd.DataFrame | None = None, fits: Mapping[str, Fit] | None = None) -> Figure:  # fmt: skip
     """Returns accuracy against `column`, a panel per mode, a line per condition; the untuned ones, with the program in the prompt, are dashed.
 
     Args:
@@ -32,6 +34,7 @@ def accuracy_along(table: pd.DataFrame, column: str, *, modes: Iterable[str] = M
         at: Where each value of the column stands on a logarithmic axis (its parameters, say); by default they stand side by side.
         xlabel: What the axis says.
         floors: From `statistics.floors` or `with_control`; the highest is drawn in each panel.
+        fits: From `fits.along`, by mode: the curves of those that hold are drawn.
     """
     modes = list(modes)
     shown = table[table["mode"].isin(modes) & (table["group"] == group)].assign(seed=table["seed"].astype(str))
@@ -43,6 +46,9 @@ def accuracy_along(table: pd.DataFrame, column: str, *, modes: Iterable[str] = M
         panel = shown[shown["mode"] == mode]
         for name, shift in zip(names, np.linspace(-1, 1, len(names)) if len(names) > 1 else [0.0], strict=True):
             _line(ax, panel[panel["condition"] == name].assign(x=panel[column].map(places)), name, shift, logarithmic=at is not None)
+        if fits and mode in fits and fits[mode].holds:
+            grid = np.geomspace(min(places.values()), max(places.values()), 50)
+            ax.plot(grid, fits[mode].at(grid), **FIT_LINE, zorder=1.8)
         if floors is not None and mode != "source":  # who does not know the program cannot write it
             ax.axhline(statistics.highest_floor(floors, mode)[1], **FLOOR_LINE, zorder=1.5)
         _axis(ax, values, places, xlabel, logarithmic=at is not None)
@@ -54,6 +60,8 @@ def accuracy_along(table: pd.DataFrame, column: str, *, modes: Iterable[str] = M
         Line2D([], [], color=colour(n), marker=marker(n), markersize=5, linestyle="--" if n in UNTUNED else "-", label=label(n))
         for n in names
     ]
+    if fits and any(f.holds for f in fits.values()):
+        handles.append(Line2D([], [], **FIT_LINE, label="line in logit against logarithm, where it holds"))
     if floors is not None:
         best = dict.fromkeys(statistics.highest_floor(floors, mode) for mode in modes if mode != "source")
         handles.append(Line2D([], [], **FLOOR_LINE, label="floor: " + ", ".join(f"{label(n)} ({100 * v:.0f} %)" for n, v in best)))

@@ -1,0 +1,86 @@
+"""Notebook 04: what is varied along an axis, and that nothing else is."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from pbb_helpers import models, questions, scaling
+from pbb_helpers.model_files import shipped
+from pbb_helpers.plan import Experiment
+from pbb_helpers.programs import UsageError
+
+SMOKE = {"profile": "smoke", "model": "pbb-small", "models": ["pbb-small"]}
+
+
+def test_every_number_asks_the_same_and_a_smaller_one_holds_some_of_the_programs_of_a_larger() -> None:
+    plan = scaling.plan({**SMOKE, "numbers": [12, 8, 20]})
+    assert list(plan.by_number) == [8, 12, 20]
+    drawn = [one.dataset(0) for one in plan.by_number.values()]
+    assert [len(each.with_io) for each in drawn] == [8, 12, 20]
+    for small, large in zip(drawn, drawn[1:], strict=False):
+        assert small.with_io == large.with_io[: len(small.with_io)]
+        assert (small.without_io, small.eval_inputs, small.behaviours) == (large.without_io, large.eval_inputs, large.behaviours)
+    asked = [
+        [example for part in questions.questions(one, one.dataset(0), ["cot"]) for example in part if example.group == "without_io"]
+        for one in plan.by_number.values()
+    ]
+    assert asked[0] == asked[1] == asked[2] and asked[0]
+
+
+def test_the_budget_is_shared_or_each_program_is_seen_as_often() -> None:
+    steps = {
+        exposures: [
+            one.budget.stage1_steps
+            for one in scaling.plan({**SMOKE, "profile": "quick", "numbers": [200, 400, 800], "exposures": exposures}).by_number.values()
+        ]
+        for exposures in scaling.EXPOSURES
+    }
+    assert steps == {"shared": [500, 500, 500], "kept": [250, 500, 1000]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"numbers": [8, 8]}, "give numbers of w/ IO programs of 1 or more, each once"),
+        ({"numbers": [0]}, "give numbers of w/ IO programs"),
+        ({"numbers": []}, "give numbers of w/ IO programs"),
+        ({"exposures": "keep"}, "unknown exposures 'keep'; did you mean 'kept'"),
+        ({"models": ["pbb-small", "pbb-small"]}, "each once"),
+    ],
+)
+def test_bad_axes_are_refused_in_a_line(given: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        scaling.plan({**SMOKE, **given})
+    assert "\n" not in str(raised.value)
+
+
+def test_fewer_drawn_than_used_is_refused() -> None:
+    with pytest.raises(UsageError, match="10 w/ IO programs of 5 drawn; draw at least as many"):
+        Experiment(n_with_io=10, n_with_io_drawn=5)
+
+
+def test_the_parameters_are_those_of_the_loaded_model_tied_ones_once() -> None:
+    found = scaling.sizes(shipped())
+    assert found["pbb-small"] == sum(p.numel() for p in models.load("pbb-small").model.parameters())
+    assert list(found.values()) == sorted(found.values())
+    assert all(card.facts["parameters"] == found[name] for name, card in shipped().items())
+
+
+def rows(right: dict[int, int]) -> pd.DataFrame:
+    return pd.DataFrame([
+        {"condition": "proactive", "mode": "recall", "group": "without_io", "seed": i % 2, "program": f"p{i // 2}", "input": 3, "gold": "4",
+         "answer": "4", "correct": i < count, "n_with_io": n}
+        for n, count in right.items() for i in range(80)
+    ])  # fmt: skip
+
+
+def test_steps_along_an_axis_are_paired_question_by_question() -> None:
+    some = rows({50: 20, 800: 60, 3200: 60})
+    steps = [scaling.Step("more", 800, 50, "recall", "above"), scaling.Step("saturated", 3200, 800, "recall", "no difference shown")]
+    found = scaling.claims(steps, some, "n_with_io", table=some, floors=pd.DataFrame())
+    assert found["verdict"].tolist() == ["above", "no difference shown"] and found["came_true"].tolist() == ["yes", "yes"]
+    assert found["effect"].tolist() == [pytest.approx(0.5), 0.0] and found["n"].tolist() == [80, 80]
+    line = scaling.headline(some)
+    assert "3,200 w/ IO programs" in line and "800 0 points" in line and "50 +50 points" in line and "2 seeds" in line
+    assert "nothing to compare" in scaling.headline(some[some["n_with_io"] == 50])
