@@ -79,6 +79,7 @@ class Parameters(BaseModel):
 
     profile: str
     model: str
+    family: str | None = None
     conditions: list[str] | None = None
     seeds: list[int] | None = None
     n_with_io: int | None = None
@@ -125,7 +126,7 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     statements = {k: v for k, v in (("min_statements", given.min_statements), ("max_statements", given.max_statements)) if v is not None}
     n_without_io = given.n_without_io
     return _changed(
-        base, model=given.model, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
+        base, model=given.model, family=given.family, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
         conditions=tuple(sorted(given.conditions, key=_place)) if given.conditions is not None else None,
         seeds=tuple(given.seeds) if given.seeds is not None else None, trust_remote_code=given.trust_remote_code,
         family_settings=tuple(({**dict(base.family_settings), **statements}).items()) or None,

@@ -169,7 +169,11 @@ def _traced(enter: Callable[..., Any], function: Callable[[Any], Any], x: Any) -
 
 
 class Family(Protocol):
-    """What a family of programs offers to the rest of the package: one file in `families/`, one entry in `FAMILIES`."""
+    """What a family of programs offers to the rest of the package: one file in `families/`, one entry in `FAMILIES`.
+
+    It is a dataclass whose fields, all with defaults, are its settings; `min_statements` and `max_statements` are among them, since replay draws
+    programs of each length.
+    """
 
     name: str
 
