@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def _box(ax: Axes, x: float, width: float, shade: str, title: str, below: str) -
     ax.text(x + 0.2, HEIGHT - 0.53, below, fontsize=9, color=GREY, va="top")
 
 
-def _text(ax: Axes, x: float, y: float, text: str, *, mono: bool = False, **style: str) -> None:
+def _text(ax: Axes, x: float, y: float, text: str, *, mono: bool = False, **style: Any) -> None:
     ax.text(x, y, text, fontsize=8.5, va="top", linespacing=1.35, family="DejaVu Sans Mono" if mono else None, **style)
 
 

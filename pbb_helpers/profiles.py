@@ -151,9 +151,9 @@ def experiments(
         UsageError: A parameter is not valid, or the models cannot share one learning rate since only some of them are ours.
     """
     given = parameters(SeveralModels, values)
-    profile = values.get("profile")
+    profile = str(values.get("profile"))
     if profile not in profiles:
-        raise did_you_mean("profile", str(profile), profiles)
+        raise did_you_mean("profile", profile, profiles)
     names = tuple(given.models if given.models is not None else models[profile])
     if not names or len(set(names)) < len(names):
         raise UsageError(f"models {list(names)}; give at least one, each once")

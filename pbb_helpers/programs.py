@@ -8,9 +8,9 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, fields, replace
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class Program:
         (16, [('g', 5), ('f', 8)])
         """
         function = _function(self.whole, self.name)
-        codes = {function.__globals__[program.name].__code__: program for program in self.calls}  # type: ignore[attr-defined]
+        codes = {function.__globals__[program.name].__code__: program for program in self.calls}
         made: list[tuple[Program, Any]] = []
 
         def enter(frame: FrameType, event: str, arg: Any) -> None:
@@ -142,7 +142,7 @@ def _function(source: str, name: str) -> Callable[[Any], Any]:
 
 
 def _trace(function: Callable[[Any], Any], lines: list[str], x: Any) -> list[Step]:
-    code = function.__code__  # type: ignore[attr-defined]
+    code = function.__code__
     events: list[tuple[int, dict[str, Any]]] = []
 
     def local(frame: FrameType, event: str, arg: Any) -> Any:
@@ -175,7 +175,14 @@ class Family(Protocol):
     programs of each length.
     """
 
-    name: str
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def name(self) -> str:
+        """Its name in `FAMILIES`."""
+        ...
+
+    def __hash__(self) -> int: ...
 
     def inputs(self) -> list[Any]:
         """Returns every input on which its programs are defined."""
@@ -212,7 +219,8 @@ def draw_distinct(names: list[str], sketch: Callable[[str], Program], inputs: li
     Raises:
         UsageError: So many were turned down in a row: there are not that many different programs.
     """
-    seen, programs, misses = set(exclude), [], 0
+    seen, misses = set(exclude), 0
+    programs: list[Program] = []
     while len(programs) < len(names):
         program = sketch(names[len(programs)])
         outputs = behaviour(program, inputs)
@@ -237,7 +245,7 @@ def family(name: str, /, **settings: Any) -> Family:
 
     if name not in FAMILIES:
         raise did_you_mean("family", name, FAMILIES)
-    valid = set(FAMILIES[name].__dataclass_fields__) - {"name"}
+    valid = {setting.name for setting in fields(FAMILIES[name])} - {"name"}
     for key in settings:
         if key not in valid:
             raise did_you_mean(f"setting of {name}", key, valid)

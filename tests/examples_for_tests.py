@@ -52,15 +52,16 @@ def follow(block: Block, root: Path) -> Path:
     text = path.read_text(encoding="utf-8")
     body = ast.parse(text).body
     if match[3]:
-        table = next(node for node in body if isinstance(node, ast.Assign) and node.targets[0].id == match[3]).value
+        assigned = [node for node in body if isinstance(node, ast.Assign | ast.AnnAssign)]
+        table = next(node for node in assigned if ast.unparse(node).split(" = ")[0].split(":")[0] == match[3]).value
         last = (table.generators[0].iter.elts if isinstance(table, ast.DictComp) else table.values)[-1].end_lineno
     else:
         last = max(node.end_lineno for node in body if isinstance(node, ast.Import | ast.ImportFrom))
     lines = text.splitlines()
     if match[3] and lines[last - 1].rstrip().endswith("}"):  # the whole table stands in one line
-        lines[last - 1] = lines[last - 1].rstrip().removesuffix("}") + ", " + rest.rstrip(",") + "}"
+        lines[last - 1] = lines[last - 1].rstrip().removesuffix("}") + ", " + rest + "}"
     else:
-        lines.insert(last, rest)
+        lines.insert(last, rest + ("," if match[3] else ""))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
