@@ -18,11 +18,11 @@ report: $(STAMP) ## run the main experiment (PROFILE=smoke|quick|full) and rende
 test: $(STAMP) ## run the whole test suite
 	@$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-lint: $(STAMP) ## check style
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+lint: $(STAMP) ## check style, spelling and types
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/codespell && $(VENV)/bin/mypy
 
 clean: ## remove the environment and rendered reports; runs/ holds results and stays
-	rm -rf $(VENV) reports build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) reports build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 # Made anew when the pins or the dependencies change; otherwise this costs nothing. A half-made environment has no stamp.
 $(STAMP): pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def delete(found: Iterable[Leftover]) -> None:
     """Deletes these; a run that was started again meanwhile stays."""
     for leftover in found:
         folder = leftover.paths[0]
-        with plain_errors(folder), lock(folder.parent / f".{folder.name}.lock", lambda _, folder=folder: _refuse(folder)):
+        with plain_errors(folder), lock(folder.parent / f".{folder.name}.lock", functools.partial(_refuse, folder)):
             if (read_run(folder) or {}).get("status") == "running":
                 _refuse(folder)
             for path in leftover.paths:
@@ -66,7 +67,7 @@ def delete(found: Iterable[Leftover]) -> None:
         (folder.parent / f".{folder.name}.lock").unlink(missing_ok=True)
 
 
-def _refuse(folder: Path) -> None:
+def _refuse(folder: Path, _: str = "") -> None:
     raise UsageError(f"run {folder.name} was started again; nothing more was deleted")
 
 

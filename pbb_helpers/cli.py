@@ -289,9 +289,10 @@ def doctor(
 
     problems = 0
     for finding in diagnose(out, reports):
-        fixed = fix and finding.fix is not None
-        if fixed:
+        fixed = False
+        if fix and finding.fix is not None:
             finding.fix()
+            fixed = True
         problems += finding.state == "problem" and not fixed
         print(finding.line("fixed" if fixed else None))
     if problems:

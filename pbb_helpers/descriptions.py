@@ -202,7 +202,7 @@ def _short(text: str) -> str:
 def _function(source: str) -> ast.FunctionDef:
     function, *others = ast.parse(source).body
     plain = isinstance(function, ast.FunctionDef) and not others and not function.decorator_list and function.returns is None
-    if not plain or not WORD.fullmatch(ast.unparse(function.args)):
+    if not isinstance(function, ast.FunctionDef) or not plain or not WORD.fullmatch(ast.unparse(function.args)):
         raise UsageError(f"no words for {_short(source)!r}; give one function of one argument, with no default, annotation or decorator")
     returns = [isinstance(statement, ast.Return) for statement in function.body]
     if not returns[-1] or any(returns[:-1]):
@@ -256,10 +256,11 @@ def _constructs() -> list[str]:
 def _fits(pattern: Any, node: Any, found: dict[str, Any]) -> bool:
     """Whether a piece of a program is of a pattern; what stands in the slots is put into `found`."""
     if isinstance(pattern, list):
-        if len(pattern) == 1 and isinstance(pattern[0], ast.Expr):
-            found[pattern[0].value.id] = node
+        if len(pattern) == 1 and isinstance(pattern[0], ast.Expr) and isinstance(pattern[0].value, ast.Name):
+            slot = pattern[0].value.id
+            found[slot] = node
             short = len(node) == 1 and isinstance(node[0], (ast.Assign, ast.Return))
-            return bool(node) if pattern[0].value.id in "XY" else short
+            return bool(node) if slot in "XY" else short
         return len(pattern) == len(node) and all(_fits(p, n, found) for p, n in zip(pattern, node, strict=True))
     if isinstance(pattern, ast.Name) and SLOT.fullmatch(pattern.id):
         before = found.setdefault(pattern.id, node)

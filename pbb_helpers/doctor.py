@@ -13,7 +13,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def _libraries() -> Iterator[Finding]:
     needed = [Requirement(text) for text in asked.get_all("Requires-Dist") or []]
     found = {each.name: _version(each.name) for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})}
     wrong = [f"{each.name} {found[each.name] or 'missing'} (needs {each.specifier})" for each in needed
-             if each.name in found and not (found[each.name] and each.specifier.contains(found[each.name], prereleases=True))]  # fmt: skip
+             if each.name in found and not ((version := found[each.name]) and each.specifier.contains(version, prereleases=True))]  # fmt: skip
     if wrong:
         yield Finding("problem", "libraries", f"{'; '.join(wrong)}; in the project's folder: pip install -c constraints.txt -e .")
         return
@@ -187,7 +187,7 @@ def _store(store: Store) -> Iterator[Finding]:
         )
     if left := [(path, each) for path in still for each in left_over(path)]:
         text = f"{len(left)} temporary files of killed processes ({_names(each for _, each in left)}); --fix removes them"
-        yield Finding("problem", "store", text, lambda: [_sweep(path) for path in {path for path, _ in left}])
+        yield Finding("problem", "store", text, functools.partial(_sweep, {path for path, _ in left}))
     if aside := [path for path in store.root.rglob("*.damaged*")]:
         yield Finding(
             "note", "store", f"{len(aside)} damaged things stand aside ({_names(aside)}); nothing reads them, delete them when you like"
@@ -207,9 +207,10 @@ def _set_aside(store: Store, path: Path, damage: Damage) -> None:
             set_aside(path, damage.why, rebuilt="the next run makes it again")
 
 
-def _sweep(folder: Path) -> None:
-    with lock(folder / ".lock", _refuse):
-        sweep(folder)
+def _sweep(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with lock(folder / ".lock", _refuse):
+            sweep(folder)
 
 
 def _refuse(holder: str) -> None:
@@ -248,7 +249,7 @@ def _runs(runs: list[RunResult], out: Path, reports: Path) -> Iterator[Finding]:
         yield Finding("ok", "reports", f"{len(shown)} up to date in {reports}/")
     if left := [path for folder in (out, reports) for path in (*folder.glob(".*.tmp"), *folder.glob("[!s]*/**/.*.tmp")) if _orphan(path)]:
         text = f"{len(left)} temporary files of killed processes ({_names(left)}); --fix removes them"
-        yield Finding("problem", "runs and reports", text, lambda: [path.unlink() for path in left])
+        yield Finding("problem", "runs and reports", text, functools.partial(_remove, left))
 
 
 def _says_running(run: RunResult) -> bool:
@@ -259,10 +260,15 @@ def _correct(run: RunResult) -> None:
     write_text(run.folder / "run.json", json.dumps(run.record, indent=1) + "\n")
 
 
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
 def _orphan(path: Path) -> bool:
     """Returns whether this is a temporary file of `write_text` whose process is gone."""
     pid = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
-    return bool(pid) and path.is_file() and not psutil.pid_exists(int(pid[1]))
+    return pid is not None and path.is_file() and not psutil.pid_exists(int(pid[1]))
 
 
 def _names(things) -> str:

@@ -135,7 +135,7 @@ class Engine(NBClientEngine):
     """The engine "pbb" of papermill: `execute_notebook(…, engine_name="pbb", result=…, on_event=…, env=…)`."""
 
     @classmethod
-    def execute_notebook(  # type: ignore[override]
+    def execute_notebook(
         cls,
         nb: Any,
         kernel_name: str,

@@ -33,7 +33,7 @@ def gate(task: Task, *, loss_tolerance: float = 1e-5, gradient_tolerance: float 
     whole = len(task.stage.examples) // settings.batch_size * settings.batch_size
     task = Task(task.loaded, replace(task.stage, settings=settings, examples=task.stage.examples[: whole or None]))
     in_order = [row for batch in task.batches() for row in peers.unpadded(batch)]
-    options = {"train_sampling_strategy": "sequential", "rows": in_order}
+    options: dict[str, Any] = {"train_sampling_strategy": "sequential", "rows": in_order}
     others: list[Any] = [BareLoop(task), HuggingFace(task, "Trainer", trl=False, **options)]
     others += [HuggingFace(task, "TRL", trl=True, gradient_checkpointing=False, **options)] if peers.trl_installed() else []
     with torch_threads(1):

@@ -66,12 +66,12 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     chunk = 256 if device == "cpu" else max(256, GPU_LOGITS // len(weight))
-    return HeadLoss.apply(hidden, weight, targets, dtype, chunk)  # type: ignore[no-any-return]
+    return HeadLoss.apply(hidden, weight, targets, dtype, chunk)
 
 
 def causal_lm(model: nn.Module) -> Any:
     """Returns the causal language model itself, unwrapped from peft."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def head_weight(head: nn.Module) -> Tensor | None:

@@ -173,7 +173,7 @@ class _Loads(HTMLParser):
 
     def parse_marked_section(self, i: int, report: int = 1) -> int:
         """Reads <![…> as browsers do, as a comment; the library raises AssertionError for what it does not know."""
-        return self.parse_bogus_comment(i, report)
+        return self.parse_bogus_comment(i, bool(report))
 
     def handle_endtag(self, tag: str) -> None:
         self._in_style = False

@@ -49,7 +49,7 @@ def merged_forward(model: nn.Module, tokens: int) -> Iterator[int]:
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLinear)]
     changed = [layer for layer in layers if is_plain(layer) and merging_pays(layer, layer.r[layer.active_adapters[0]], tokens)]
     for layer in changed:
-        layer.forward = partial(_merged_linear, layer)  # type: ignore[method-assign]
+        layer.forward = partial(_merged_linear, layer)
     try:
         yield len(changed)
     finally:

@@ -68,8 +68,8 @@ def find(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str | Non
     if is_path or ("/" in spec and not HUB_ID.fullmatch(spec)):
         raise UsageError(f"model folder {spec!r} does not exist; {_siblings(path)}")
     if not HUB_ID.fullmatch(spec):
-        error = did_you_mean("model", spec, {**cards, **LADDER})
-        raise UsageError(f"{error}, or give a folder (./my-model) or a hub id (org/name)")
+        unknown = did_you_mean("model", spec, {**cards, **LADDER})
+        raise UsageError(f"{unknown}, or give a folder (./my-model) or a hub id (org/name)")
     return _find_on_hub(spec, trust_remote_code)
 
 
@@ -99,7 +99,7 @@ def _find_on_hub(spec: str, trust_remote_code: bool) -> tuple[Path, str]:
     name, _, revision = spec.partition("@")
     # Only the top folder, so that repositories that carry the weights twice (original/, consolidated) are fetched once.
     kinds = ["*.py"] if trust_remote_code else []
-    files = {
+    files: dict[str, Any] = {
         "allow_patterns": [*kinds, "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
         "ignore_patterns": ["*/*", "consolidated*"],
     }
@@ -170,7 +170,17 @@ def read_json(path: Path) -> dict[str, Any]:
 def hash_files(folder: Path, *, code: bool = False) -> str:
     """Returns a sha256 over everything in the folder that decides what the model answers; with `code` over its Python files too."""
     digest = hashlib.sha256()
-    kinds = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges*", "special*", "added*", "*.jinja")
+    kinds: tuple[str, ...] = (
+        "*.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer*",
+        "vocab*",
+        "merges*",
+        "special*",
+        "added*",
+        "*.jinja",
+    )
     kinds += ("*.py",) if code else ()
     for path in sorted({path for kind in kinds for path in folder.glob(kind) if path.is_file()}):
         with path.open("rb") as file:

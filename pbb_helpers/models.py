@@ -286,7 +286,7 @@ def _attach(model: PreTrainedModel, config: Any, seed: int) -> PeftModel:
         raise ValueError("the model has an adapter already: load the base again, or keep a copy.deepcopy of it")
     with torch.random.fork_rng(devices=[]):  # peft draws from the global generator; every other draw stays where it was
         torch.manual_seed(seed)
-        return get_peft_model(model, config)  # type: ignore[return-value]
+        return get_peft_model(model, config)
 
 
 def _name_rows(

@@ -6,6 +6,7 @@ plain process everything here does nothing. Only the first process writes to the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,14 +94,14 @@ class Onlooker(Store):
         """Returns whether the stage is finished and its files are whole."""
         return check_manifest(self.folder(key)) is None
 
-    def last_checkpoint(self, key: str) -> tuple[int, Path] | None:
+    def last_checkpoint(self, key: str, at_most: float = math.inf) -> tuple[int, Path] | None:
         """Returns None: the first process looks for it."""
         return None
 
     def _nothing(self, *_: object, **__: object) -> None:
         return None
 
-    write_config = start_metrics = append_metrics = save_checkpoint = drop_checkpoints = finish = _nothing  # type: ignore[assignment]
+    write_config = start_metrics = append_metrics = save_checkpoint = drop_checkpoints = finish = _nothing
 
 
 def view(store: Store) -> Store:

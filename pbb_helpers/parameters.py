@@ -19,7 +19,7 @@ from pbb_helpers.markup import shortened
 from pbb_helpers.programs import UsageError, did_you_mean
 
 PROFILES = ("smoke", "quick", "full")
-TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict, "None": None}
+TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict, "None": None}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,8 @@ def _comment_of(node: ast.stmt, source: str, comments: dict[int, str]) -> str:
     last = node.end_lineno or node.lineno
     if last in comments:
         return comments[last]
-    lines, above, number = source.splitlines(), [], node.lineno - 1
+    lines, number = source.splitlines(), node.lineno - 1
+    above: list[str] = []
     while number in comments and lines[number - 1].lstrip().startswith("#"):
         above.insert(0, comments[number])
         number -= 1
@@ -216,8 +217,8 @@ def _fit(value: Any, kind: Any) -> tuple[bool, Any]:
         pairs = [_fit(v, k) for v, k in zip(value, inner, strict=False)]
         return len(inner) == len(value) and all(ok for ok, _ in pairs), origin(v for _, v in pairs)
     if origin is dict and isinstance(value, dict):
-        pairs = [(_fit(k, arguments[0]), _fit(v, arguments[1])) for k, v in value.items()]
-        return all(k[0] and v[0] for k, v in pairs), {k[1]: v[1] for k, v in pairs}
+        items = [(_fit(k, arguments[0]), _fit(v, arguments[1])) for k, v in value.items()]
+        return all(k[0] and v[0] for k, v in items), {k[1]: v[1] for k, v in items}
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return math.isfinite(value), float(value)

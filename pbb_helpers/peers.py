@@ -222,7 +222,7 @@ class HuggingFace:
 
 def arms(task: Task) -> tuple[list[Any], list[Missing]]:
     """Returns the arms that can run here, and those that cannot."""
-    grouped = {"train_sampling_strategy": "group_by_length"}
+    grouped: dict[str, Any] = {"train_sampling_strategy": "group_by_length"}
     found: list[Any] = [Ours(task), BareLoop(task), HuggingFace(task, "Trainer", trl=False, attention="sdpa")]
     if not trl_installed():
         why = "not installed: pip install -e '.[trl]'"

@@ -77,7 +77,7 @@ class Plan:
 
 
 _TINY = PretrainSettings(name="tiny", hidden=32, layers=1, intermediate=64)
-PLANS = {
+PLANS: dict[str, dict[str, Any]] = {
     "smoke": {"rounds": 2, "threads": (1,), "batch_size": 8, "steps": 2, "short": 1, "large": _TINY, "shapes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
               "programs": (8, 16), "lengths": (1, 2), "seeds": (1, 2), "questions": 4,
               "stacked": 2, "stacked_batches": (8, 4)},
@@ -100,7 +100,9 @@ def plan(values: Mapping[str, Any]) -> Plan:
     )
     models.find(given.model)
     threads = None if given.threads is None else tuple(given.threads)
-    changes = {name: value for name, value in (("rounds", given.rounds), ("threads", threads), ("steps", given.steps)) if value is not None}
+    changes: dict[str, Any] = {
+        name: value for name, value in (("rounds", given.rounds), ("threads", threads), ("steps", given.steps)) if value is not None
+    }
     numbers = [n for n in (given.rounds, given.steps, *(threads or ())) if n is not None]
     if min(numbers, default=1) < 1 or (threads is not None and (not threads or len(set(threads)) < len(threads))):
         raise UsageError(
@@ -241,7 +243,7 @@ def seeds(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) 
     for size in plan.stacked_batches:
         at = replace(plan, batch_size=size)
         tasks = [Task(loaded, documents(at, plan.short, seed=seed)) for seed in range(plan.stacked)]
-        arms = [Stacked(tasks, f"{plan.stacked} seeds stacked"), OneByOne(tasks, f"{plan.stacked} single runs")]
+        arms: list[benchmark.Arm] = [Stacked(tasks, f"{plan.stacked} seeds stacked"), OneByOne(tasks, f"{plan.stacked} single runs")]
         parts.append(
             benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, suite=f"seeds, batch {size}", setting=plan.model)
         )

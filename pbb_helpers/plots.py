@@ -294,7 +294,7 @@ def _stack(ax: Axes, shares: pd.DataFrame, names: list[str]) -> None:
             label=outcome,
         )
         left += widths
-    for y in np.flatnonzero(left == 0):
+    for y in np.flatnonzero(left == 0).tolist():
         ax.text(0.02, y, "not run", color=GREY, va="center", fontsize=7.5, style="italic")
     ax.set_yticks(range(len(names)), [label(c) for c in names])
     ax.invert_yaxis()

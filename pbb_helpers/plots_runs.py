@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,12 @@ from pbb_helpers.programs import UsageError
 from pbb_helpers.theme import GREY, PERCENT, footnote, number_range, themed
 
 MOST = 4
-RUN_STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "D", "-."), ("#CC79A7", "v", ":"))
+RUN_STYLES: tuple[tuple[str, str, Any], ...] = (
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#009E73", "D", "-."),
+    ("#CC79A7", "v", ":"),
+)
 """Colour, marker and line of the first, second, … run: any two differ in all three."""
 
 

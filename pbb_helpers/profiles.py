@@ -79,6 +79,7 @@ class Parameters(BaseModel):
 
     profile: str
     model: str
+    family: str | None = None
     conditions: list[str] | None = None
     seeds: list[int] | None = None
     n_with_io: int | None = None
@@ -125,7 +126,7 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     statements = {k: v for k, v in (("min_statements", given.min_statements), ("max_statements", given.max_statements)) if v is not None}
     n_without_io = given.n_without_io
     return _changed(
-        base, model=given.model, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
+        base, model=given.model, family=given.family, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
         conditions=tuple(sorted(given.conditions, key=_place)) if given.conditions is not None else None,
         seeds=tuple(given.seeds) if given.seeds is not None else None, trust_remote_code=given.trust_remote_code,
         family_settings=tuple(({**dict(base.family_settings), **statements}).items()) or None,
@@ -150,9 +151,9 @@ def experiments(
         UsageError: A parameter is not valid, or the models cannot share one learning rate since only some of them are ours.
     """
     given = parameters(SeveralModels, values)
-    profile = values.get("profile")
+    profile = str(values.get("profile"))
     if profile not in profiles:
-        raise did_you_mean("profile", str(profile), profiles)
+        raise did_you_mean("profile", profile, profiles)
     names = tuple(given.models if given.models is not None else models[profile])
     if not names or len(set(names)) < len(names):
         raise UsageError(f"models {list(names)}; give at least one, each once")

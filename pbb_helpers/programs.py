@@ -8,9 +8,9 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, fields, replace
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class Program:
         (16, [('g', 5), ('f', 8)])
         """
         function = _function(self.whole, self.name)
-        codes = {function.__globals__[program.name].__code__: program for program in self.calls}  # type: ignore[attr-defined]
+        codes = {function.__globals__[program.name].__code__: program for program in self.calls}
         made: list[tuple[Program, Any]] = []
 
         def enter(frame: FrameType, event: str, arg: Any) -> None:
@@ -142,7 +142,7 @@ def _function(source: str, name: str) -> Callable[[Any], Any]:
 
 
 def _trace(function: Callable[[Any], Any], lines: list[str], x: Any) -> list[Step]:
-    code = function.__code__  # type: ignore[attr-defined]
+    code = function.__code__
     events: list[tuple[int, dict[str, Any]]] = []
 
     def local(frame: FrameType, event: str, arg: Any) -> Any:
@@ -169,9 +169,20 @@ def _traced(enter: Callable[..., Any], function: Callable[[Any], Any], x: Any) -
 
 
 class Family(Protocol):
-    """What a family of programs offers to the rest of the package: one file in `families/`, one entry in `FAMILIES`."""
+    """What a family of programs offers to the rest of the package: one file in `families/`, one entry in `FAMILIES`.
 
-    name: str
+    It is a dataclass whose fields, all with defaults, are its settings; `min_statements` and `max_statements` are among them, since replay draws
+    programs of each length.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def name(self) -> str:
+        """Its name in `FAMILIES`."""
+        ...
+
+    def __hash__(self) -> int: ...
 
     def inputs(self) -> list[Any]:
         """Returns every input on which its programs are defined."""
@@ -208,7 +219,8 @@ def draw_distinct(names: list[str], sketch: Callable[[str], Program], inputs: li
     Raises:
         UsageError: So many were turned down in a row: there are not that many different programs.
     """
-    seen, programs, misses = set(exclude), [], 0
+    seen, misses = set(exclude), 0
+    programs: list[Program] = []
     while len(programs) < len(names):
         program = sketch(names[len(programs)])
         outputs = behaviour(program, inputs)
@@ -233,7 +245,7 @@ def family(name: str, /, **settings: Any) -> Family:
 
     if name not in FAMILIES:
         raise did_you_mean("family", name, FAMILIES)
-    valid = set(FAMILIES[name].__dataclass_fields__) - {"name"}
+    valid = {setting.name for setting in fields(FAMILIES[name])} - {"name"}
     for key in settings:
         if key not in valid:
             raise did_you_mean(f"setting of {name}", key, valid)

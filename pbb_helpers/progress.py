@@ -146,7 +146,8 @@ class LiveCurves:
     """
 
     def __init__(self, every: float = 5.0) -> None:
-        self.every, self.lines = every, []
+        self.every = every
+        self.lines: list[dict] = []
         self._id, self._displayed, self._drawn = uuid.uuid4().hex, False, time.monotonic()
 
     def __enter__(self) -> LiveCurves:

@@ -165,7 +165,7 @@ def _check(record: Any) -> None:
     """Raises a ValueError where this is valid JSON but no record of ours."""
     if not isinstance(record, dict):
         raise ValueError(f"a JSON {type(record).__name__} and not an object")
-    kinds = {"status": str, "notebook": str, "parameters": dict}
+    kinds: dict[str, type | tuple[type, ...]] = {"status": str, "notebook": str, "parameters": dict}
     if record.get("status") == "running":
         kinds |= {"host": str, "pid": int, "pid_started": (int, float)}
     wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]

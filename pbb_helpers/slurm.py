@@ -93,7 +93,8 @@ class Slurm:
     """
 
     def __init__(self, sweep: Sweep, jobs: int, options: SlurmOptions) -> None:
-        self.sweep, self.ended, self._reasons = sweep, {}, {}
+        self.sweep, self.ended = sweep, {}
+        self._reasons: dict[str, str] = {}
         self._queue = queue()
         self._missing: dict[str, int] = {}
         self._polled = time.monotonic()
@@ -225,14 +226,13 @@ def minutes(text: str) -> int:
     """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
     if match:
-        days, *parts = (int(part) if part is not None else None for part in match.groups())
-        first, second, third = parts
-        if days is not None:  # days-hours:minutes:seconds
-            seconds = days * 86400 + first * 3600 + (second or 0) * 60 + (third or 0)
-        elif third is not None:
+        days, first, second, third = (int(part or 0) for part in match.groups())
+        if match[1] is not None:  # days-hours:minutes:seconds
+            seconds = days * 86400 + first * 3600 + second * 60 + third
+        elif match[4] is not None:
             seconds = first * 3600 + second * 60 + third
         else:
-            seconds = first * 60 + (second or 0)
+            seconds = first * 60 + second
         if seconds > 0:
             return -(-seconds // 60)
     raise UsageError(f"time limit {text!r} is none; write minutes, hours:minutes:seconds or days-hours, for example 4:00:00")

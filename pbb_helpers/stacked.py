@@ -258,7 +258,7 @@ class _Stack:
         """Returns the (vocabulary, d) head of one adapter: the base model's with that adapter's rows of names."""
         head = causal_lm(self.host.model).get_output_embeddings()
         if not isinstance(head, TrainableTokensWrapper):
-            return head.weight  # type: ignore[no-any-return]
+            return head.weight
         rows = head.token_adapter.trainable_tokens_delta["default"]  # with a tied head those of the embedding
         name = next(name for name, p in self.host.trained.items() if p is rows)
         weight, ids = head.original_module.weight, self.ids[name][row]
@@ -283,10 +283,10 @@ class _Stack:
         for name, layer in self.host.model.named_modules():
             if isinstance(layer, LoraLinear):
                 merge = merging_pays(layer, self.settings.rank, tokens)
-                layer.forward = partial(self._merged_linear if merge else self._linear, layer, name)  # type: ignore[method-assign]
+                layer.forward = partial(self._merged_linear if merge else self._linear, layer, name)
                 changed.append(layer)
             elif isinstance(layer, TrainableTokensLayer) and isinstance(layer.get_base_layer(), nn.Embedding):
-                layer.forward = partial(self._embedding, layer, f"{name}.{NAME_ROWS}.default")  # type: ignore[method-assign]
+                layer.forward = partial(self._embedding, layer, f"{name}.{NAME_ROWS}.default")
                 changed.append(layer)
         try:
             yield
@@ -316,7 +316,7 @@ class _Stack:
         a, b = self._adapter(name)
         low = torch.bmm(self._blocks(x, name), a.transpose(1, 2))
         y = layer.get_base_layer()(x)
-        return y + torch.bmm(low, b.transpose(1, 2)).view(y.shape).to(y.dtype) * layer.scaling["default"]  # type: ignore[no-any-return]
+        return y + torch.bmm(low, b.transpose(1, 2)).view(y.shape).to(y.dtype) * layer.scaling["default"]
 
     def _embedding(self, layer: TrainableTokensLayer, name: str, ids: Tensor) -> Tensor:
         frozen, slots = layer.get_base_layer()(ids), self.slots[name]

@@ -113,7 +113,7 @@ def early(first: list[Example], second: list[Example], share: float) -> tuple[li
     return first[exchanged:] + [second[i] for i in sorted(moved)], kept + first[:exchanged]
 
 
-ARRANGEMENTS = {"together": together, "sources first": sources_first, "early": early}
+ARRANGEMENTS: dict[str, Callable[..., tuple[list[Example], ...]]] = {"together": together, "sources first": sources_first, "early": early}
 
 
 def replay(dataset: Dataset, draws: np.random.Generator, language: float = 0.0) -> Iterator[Example]:
@@ -141,7 +141,7 @@ def _documents(programs: Sequence[Program], group: str, kind: str, inputs_of: Ca
             else:
                 inputs = inputs_of(programs[i])
                 own = shown.get(programs[i].name)
-                x = own[turn % len(own)] if own else inputs[draws.integers(len(inputs))]
+                x = own[turn % len(own)] if own else inputs[int(draws.integers(len(inputs)))]
                 yield call_document(programs[i], group, kind, x, int(draws.integers(templates)), phrasing=next(phrasings))
 
 

@@ -13,8 +13,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 GREY = "#5F5F5F"
-FLOOR_LINE = {"color": "#A6761D", "linestyle": (0, (4, 2)), "linewidth": 1.4}
-CEILING_LINE = {"color": "black", "linestyle": ":", "linewidth": 1.2}
+FLOOR_LINE: dict[str, Any] = {"color": "#A6761D", "linestyle": (0, (4, 2)), "linewidth": 1.4}
+CEILING_LINE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
 PERCENT = (0.0, 0.25, 0.5, 0.75, 1.0), ("0", "25", "50", "75", "100 %")
 
 

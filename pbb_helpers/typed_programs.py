@@ -108,7 +108,7 @@ def _constant(line: str, form: str, low: int, high: int) -> int:
 
 def _matches(line: str, form: str, low: int, high: int) -> bool:
     match = re.fullmatch(re.escape(form).replace(re.escape("{c}"), "([1-9][0-9]?)"), line)
-    return bool(match) and low <= int(match[1]) <= high
+    return match is not None and low <= int(match[1]) <= high
 
 
 READERS: dict[str, Callable[[str], Program]] = {"arithmetic": _arithmetic}

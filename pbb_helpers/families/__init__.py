@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.ciphers import Ciphers
+from pbb_helpers.programs import Family
 
-FAMILIES = {"arithmetic": Arithmetic, "ciphers": Ciphers}
+FAMILIES: dict[str, type[Family]] = {"arithmetic": Arithmetic, "ciphers": Ciphers}

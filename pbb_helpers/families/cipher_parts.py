@@ -152,6 +152,7 @@ def _undone(line: str) -> str:
     if "- n" in line:  # 25 - n and k - n undo themselves
         return line
     place = re.search(r"(?<=n) [+-] |(?<=\)) [+-] (?=k\))", line)
+    assert place, line  # whatever else acts on a letter adds or takes away
     return line[: place.start()] + {" + ": " - ", " - ": " + "}[place[0]] + line[place.end() :]
 
 

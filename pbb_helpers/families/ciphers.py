@@ -6,7 +6,7 @@ The paper's data set of this name (arXiv 2506.18777v1) is not known in detail: t
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,7 +156,7 @@ def _alphabet(generator: np.random.Generator) -> str:
     return "".join(dict.fromkeys(KEYWORDS[_number(generator, 0, len(KEYWORDS) - 1)] + ALPHABET))
 
 
-DRAWS = {
+DRAWS: dict[str, Callable[[np.random.Generator], str]] = {
     "shift": functools.partial(_one, ("n = n + k", "n = n + k * {n}"), low=2, high=5),
     "constant": functools.partial(_one, ("n = n + {n}", "n = n - {n}"), low=2, high=12),
     "mirror": functools.partial(_one, ("n = 25 - n", "n = k - n"), low=0, high=0),
