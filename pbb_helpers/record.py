@@ -94,17 +94,17 @@ def block(folder: Path) -> str:
 def models_table() -> str:
     """Returns the shipped models from their cards, as Markdown: what they are, and what they can run when it stands in the prompt."""
     lines = [
-        "| model | parameters | tokens | code : words | code in context: direct, step by step, recalled | words in context | made in |",
-        "|---" * 7 + "|",
+        "| model | parameters | tokens | code : words | code in context: direct, step by step, recalled | words in context | ciphers in context | made in |",
+        "|---" * 8 + "|",
     ]
     for name, card in shipped().items():
         facts = card.facts
         language = facts["settings"]["mix"].get("language", 0.0)
-        scores = [[facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ("", "description_")]
-        code, words = ("–" if None in some else ", ".join(f"{100 * value:.0f}" for value in some) + " %" for some in scores)
+        scores = [[facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ("", "description_", "ciphers_")]
+        code, words, ciphers = ("–" if None in some else ", ".join(f"{100 * value:.0f}" for value in some) + " %" for some in scores)
         mix = f"{round(10 * (1 - language))} : {round(10 * language)}"
         made = f"{60 * facts['hours']:.0f} min, {facts['hardware']}"
-        lines.append(f"| `{name}` | {facts['parameters'] / 1e6:.1f}M | {facts['tokens'] / 1e6:.0f}M | {mix} | {code} | {words} | {made} |")
+        lines.append(f"| `{name}` | {facts['parameters'] / 1e6:.1f}M | {facts['tokens'] / 1e6:.0f}M | {mix} | {code} | {words} | {ciphers} | {made} |")
     n = sorted({card.facts["in_context_n"] for card in shipped().values()})
     return "\n".join(
         [
