@@ -85,10 +85,16 @@ def _tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
+def _one_thread() -> None:
+    """Begins a process that encodes a document at a time: handing each to a pool of threads costs more than it saves, and far more on a busy machine."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    follow_parent()
+
+
 def windows(folder: Path, settings: PretrainSettings, first: int) -> Iterator[tuple[int, Any]]:
     """Yields (index, rows) of the windows still to train, the next one made in a second process while this one trains."""
     last = math.ceil(settings.steps / WINDOW)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=follow_parent) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
         ahead = pool.submit(window_of_rows, folder, settings, first)
         for index in range(first, last):
             rows = ahead.result()
