@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 SHOWN = 40  # runs in the table
 LOG_LINES = 12
 MODES = ("direct", "cot", "recall", "source")
+FLOORED = MODES[:3]
 LISTED = {"smoke": 20, "quick": 200, "full": 2_000}
 """Answers in the list of answers, by profile."""
 
@@ -133,7 +134,10 @@ class ComparePanel(Panel):
         same = "equal in every parameter, code and commit" if len(runs) > 1 else "choose a second run to compare with"
         show(self.differences, html.text("What differs:"), html.table(differ) if len(differ) else html.text(same))
         group = self.group.value
-        figure = plots_runs.accuracy_by_run(table, modes=MODES, group=group)
+        floors = pd.concat(
+            [past_runs.highest_floors(run, FLOORED if group == "without_io" else ()).assign(of_run=past_runs.name(run)) for run in runs]
+        )
+        figure = plots_runs.accuracy_by_run(table, modes=MODES, group=group, floors=floors)
         some = table[(table["seed"] == "all") & (table["group"] == group) & table["mode"].isin(MODES)]
         alt = reading.in_words(
             f"Accuracy on {label(group)} programs by run, condition and way of answering:",
@@ -141,6 +145,10 @@ class ComparePanel(Panel):
             "accuracy",
             ["of_run", "condition", "mode"],
         )
+        if len(floors):
+            alt += reading.in_words(
+                " Highest score that needs no knowledge of the program:", floors, "accuracy", ["of_run", "mode", "floor"]
+            )
         show(self.accuracy, html.image(figure, alt))
         logs = pd.concat([past_runs.training_log(run, self.session.folder / "store").assign(of_run=past_runs.name(run)) for run in runs])
         if self.condition.value:

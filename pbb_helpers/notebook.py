@@ -71,32 +71,33 @@ def runs_root() -> Path:
     return root / "runs"
 
 
-def record(*, rows: Any = None, results: Any = None, claims: Any = None, headline: str | None = None, folder: Path | None = None) -> Path:
-    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, claims.csv, headline.txt.
+def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims: Any = None, headline: str | None = None,
+           folder: Path | None = None) -> Path:  # fmt: skip
+    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, floors.csv, claims.csv, headline.txt.
 
     Args:
         rows: A DataFrame or an iterable of dicts, one per answer.
         results: A DataFrame with columns condition, mode, group, seed, n, accuracy, low, high, …
+        floors: A DataFrame of `statistics.floors` or `statistics.with_control`, to be drawn where runs lie over each other.
         claims: A DataFrame of `findings.claims`, for the table of claims.
         headline: One line for the terminal and the top of the report.
         folder: Where; `run_folder()` by default.
     """
     folder = Path(folder) if folder else run_folder()
     with plain_errors(folder):
-        _write(folder, rows, results, claims, headline)
+        _write(folder, rows, headline, results=results, floors=floors, claims=claims)
     return folder
 
 
-def _write(folder: Path, rows: Any, results: Any, claims: Any, headline: str | None) -> None:
+def _write(folder: Path, rows: Any, headline: str | None, **tables: Any) -> None:
     if rows is not None:
         lines = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
         write_text(
             folder / "rows.jsonl", "".join(json.dumps({k: _missing(v) for k, v in row.items()}, default=_plain) + "\n" for row in lines)
         )
-    if results is not None:
-        write_text(folder / "results.csv", results.to_csv(index=False))
-    if claims is not None:
-        write_text(folder / "claims.csv", claims.to_csv(index=False))
+    for name, table in tables.items():
+        if table is not None:
+            write_text(folder / f"{name}.csv", table.to_csv(index=False))
     if headline is not None:
         write_text(folder / "headline.txt", " ".join(visible(headline).split()) + "\n")
 

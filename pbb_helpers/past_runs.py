@@ -174,6 +174,17 @@ def _accuracies(path: Path, written: int, status: str) -> pd.DataFrame:
     return statistics.results(_answers(path, written, status).rows)
 
 
+def highest_floors(run: RunResult, modes: Sequence[str]) -> pd.DataFrame:
+    """Returns the highest score in each mode that needs no knowledge of the program: columns mode, floor (its name) and accuracy, over all seeds.
+
+    Empty where the run left no floors.
+    """
+    path = run.folder / "floors.csv"
+    table = pd.read_csv(path, dtype={"seed": str}) if path.is_file() else None
+    found = [(mode, *statistics.highest_floor(table, mode)) for mode in modes] if table is not None else []
+    return pd.DataFrame(found, columns=["mode", "floor", "accuracy"])
+
+
 def checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns which weights gave the answers: condition, seed, stage and run, their folder in the store."""
     return rows[["condition", "seed", "stage", "run"]].drop_duplicates().reset_index(drop=True)

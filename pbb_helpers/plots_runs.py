@@ -15,7 +15,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullL
 from pbb_helpers.labels import in_order, label
 from pbb_helpers.plots import INTERVAL
 from pbb_helpers.programs import UsageError
-from pbb_helpers.theme import GREY, PERCENT, footnote, number_range, themed
+from pbb_helpers.theme import FLOOR_LINE, GREY, PERCENT, footnote, number_range, themed
 
 MOST = 4
 RUN_STYLES: tuple[tuple[str, str, Any], ...] = (
@@ -28,13 +28,14 @@ RUN_STYLES: tuple[tuple[str, str, Any], ...] = (
 
 
 @themed
-def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "without_io") -> Figure:
+def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "without_io", floors: pd.DataFrame | None = None) -> Figure:
     """Returns accuracy by condition, a panel a mode, two beside each other, a dot with its interval a run.
 
     Args:
         table: From `statistics.results`, with a column of_run that names the run.
         modes: What to show.
         group: Whose programs.
+        floors: Columns of_run, mode and accuracy: a line at the highest floor of each run; none is drawn where there is none.
     """
     runs = _runs(table)
     shown = table[(table["group"] == group) & table["mode"].isin(list(modes)) & (table["seed"].astype(str) == "all")]
@@ -51,6 +52,8 @@ def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "
         for place, run in enumerate(runs):
             lines = shown[(shown["mode"] == mode) & (shown["of_run"] == run)].set_index("condition")
             _dots(ax, lines, conditions, place, len(runs))
+            for floor in _floor(floors, run, mode):
+                ax.axvline(floor, color=RUN_STYLES[place][0], linestyle=FLOOR_LINE["linestyle"], linewidth=1.1, zorder=1.5)
         ax.set_title(label(mode))
         ax.set_yticks(range(len(conditions)), [label(name) for name in conditions])
         ax.set_ylim(len(conditions) - 0.5, -0.5)
@@ -60,10 +63,10 @@ def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "
         ax.grid(axis="x")
         ax.tick_params(axis="y", length=0)
         ax.set_xlabel("answers exactly right")
-    _legend(fig, runs, line=False)
+    _legend(fig, runs, line=False, floors=floors is not None and len(floors) > 0)
     n = f"n = {number_range(shown['n'])} answers over {number_range(shown['n_programs'])} programs, seeds a run: {number_range(shown['n_seeds'])}"
     footnote(fig, f"{label(group)} programs. Each dot: {n}. {INTERVAL}. Intervals of two runs that asked about the same programs are not "
-                  "independent: this is for looking, not a test of their difference. The ceiling is the line of the source in context, the floor is in each report.")  # fmt: skip
+                  "independent: this is for looking, not a test of their difference. The ceiling is the line of the source in context. A run without a floor left none: it is in its report.")  # fmt: skip
     return fig
 
 
@@ -125,9 +128,19 @@ def _dots(ax: Axes, lines: pd.DataFrame, conditions: Sequence[str], place: int, 
                 clip_on=False)  # fmt: skip
 
 
-def _legend(fig: Figure, runs: Sequence[str], *, line: bool) -> None:
+def _floor(floors: pd.DataFrame | None, run: str, mode: str) -> list[float]:
+    if floors is None:
+        return []
+    return floors[(floors["of_run"] == run) & (floors["mode"] == mode)]["accuracy"].tolist()
+
+
+def _legend(fig: Figure, runs: Sequence[str], *, line: bool, floors: bool = False) -> None:
     handles = [
         Line2D([], [], color=shade, linestyle=dashes if line else "", marker="" if line else mark, markersize=6, label=run)
         for run, (shade, mark, dashes) in zip(runs, RUN_STYLES, strict=False)
     ]
+    if floors:
+        handles.append(
+            Line2D([], [], color=GREY, linestyle=FLOOR_LINE["linestyle"], linewidth=1.1, label="floor of the run of that colour")
+        )
     fig.legend(handles=handles, loc="outside upper center", ncols=min(len(runs), 2))

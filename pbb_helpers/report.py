@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pbb_helpers.progress import MIME, PREFIX, duration
 from pbb_helpers.provenance import PACKAGE, hardware_line
 from pbb_helpers.run_record import RunResult
 
+HEAVIEST = 2_000_000  # bytes of a page: what a mail or a phone takes without a thought
 LARGEST = 1_000_000  # characters of HTML in one output; what is larger is shown as plain text
 TEMPLATES = PACKAGE / "report_template"
 WIDE = 600  # CSS pixels: a wider figure scrolls sideways on a phone instead of being too small to read
@@ -41,7 +43,7 @@ def render(run: RunResult, reports: Path | str = "reports") -> Path:
     """Returns the path of the run's report, <reports>/<notebook>/<key>.html, rendered if it isn't already from the same run.
 
     Raises:
-        ReportError: A completed run has a figure without alt text, or something would be loaded from elsewhere.
+        ReportError: A completed run has a figure without alt text, something would be loaded from elsewhere, or the page is too heavy to send.
     """
     path = Path(reports) / str(run.record["notebook"]) / f"{run.folder.name}.html"
     source = source_of(run)
@@ -90,16 +92,27 @@ def page(run: RunResult, source: str = "") -> str:
     notebook = _notebook_of(run)
     strict = run.status == "completed"  # a failed run must be readable whatever it holds
     contents = _prepare(notebook, strict)
+    weights = Counter({cell.metadata["pbb"]["where"]: _bytes(cell.metadata["pbb"].get("html", cell.source)) for cell in notebook.cells})
     exporter = HTMLExporter(
         template_name="pbb",
         extra_template_basedirs=[str(TEMPLATES)],
-        filters={"safe_text": safe, "show_output": functools.partial(_output, strict=strict)},
+        filters={"safe_text": safe, "show_output": functools.partial(_weighed_output, weights=weights, strict=strict)},
     )
     body, _ = exporter.from_notebook_node(notebook, resources={"pbb": _page_data(run, notebook, contents, source)})
     loads = markup.external_loads(body)
     if loads:
         raise ReportError(f"the report of {run.record['notebook']} would load {loads[0]} from elsewhere; put it into the notebook as data")
+    if strict and _bytes(body) > HEAVIEST:
+        ((where, most),) = weights.most_common(1)
+        raise ReportError(
+            f"the report of {run.record['notebook']} has {_bytes(body) / 1e6:.1f} MB, more than the {HEAVIEST / 1e6:.0f} MB that are easy to send; "
+            f"{where} alone has {most / 1e6:.1f} MB: show fewer rows there, or a figure of fewer points"
+        )
     return body
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
 
 
 def _notebook_of(run: RunResult) -> Any:
@@ -183,6 +196,13 @@ def css() -> str:
     return (TEMPLATES / "page.css").read_text(
         encoding="utf-8"
     ) + f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight pre {{ background: var(--code); }}"
+
+
+def _weighed_output(output: Any, cell: Any, *, weights: Counter[str], strict: bool) -> str:
+    """Returns the HTML of one output after adding its bytes to those of its cell."""
+    html = _output(output, cell, strict=strict)
+    weights[cell.metadata["pbb"]["where"]] += _bytes(html)
+    return html
 
 
 def _output(output: Any, cell: Any, *, strict: bool) -> str:

@@ -17,7 +17,9 @@ from pbb_helpers.run_record import RunResult, now, process_start, seal
 CONDITIONS = ("in_context", "stage1_only", "proactive")
 
 
-def write_run(runs: Path, key: str, *, name: str = "01_tiny", status: str = "completed", rows: Any = None, **facts: Any) -> RunResult:
+def write_run(
+    runs: Path, key: str, *, name: str = "01_tiny", status: str = "completed", rows: Any = None, floors: Any = None, **facts: Any
+) -> RunResult:
     """Returns a run written below `runs`, sealed if it is completed."""
     folder = runs / name / key
     write_notebook(folder / f"{name}.ipynb", "1 + 1")
@@ -29,7 +31,7 @@ def write_run(runs: Path, key: str, *, name: str = "01_tiny", status: str = "com
     } | facts  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
     if rows is not None:
-        notebook.record(rows=rows, results=statistics.results(rows), headline=f"[smoke] headline of {key}", folder=folder)
+        notebook.record(rows=rows, results=statistics.results(rows), floors=floors, headline=f"[smoke] headline of {key}", folder=folder)
     run = RunResult(folder, record)
     if status == "completed":
         seal(run)
@@ -43,6 +45,13 @@ def make_runs(runs: Path) -> None:
         budget = plan.budget if lr is None else replace(plan.budget, stage1=replace(plan.budget.stage1, lr=lr))
         found = experiment.run(replace(plan, seeds=(seed,), budget=budget), runs / "store", processes=1)
         values = {"profile": "smoke", "lr": lr, "seeds": [seed]}
-        write_run(runs, key, rows=found.rows, parameters=values, changed=["profile", "seeds"] + ["lr"] * (lr is not None))
+        write_run(
+            runs,
+            key,
+            rows=found.rows,
+            floors=found.floors if seed == 0 else None,
+            parameters=values,
+            changed=["profile", "seeds"] + ["lr"] * (lr is not None),
+        )
     error = {"index": 2, "heading": "Training", "name": "ValueError", "value": "it <b>broke</b>"}
     write_run(runs, "cccc00000000", name="02_other", status="failed", error=error)

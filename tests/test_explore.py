@@ -15,7 +15,7 @@ import pytest
 import torch
 from runs_for_tests import CONDITIONS, make_runs, write_run
 
-from pbb_helpers import evaluate, explore, markup, models, past_runs, talk
+from pbb_helpers import evaluate, explore, markup, models, past_runs, plots_runs, talk
 from pbb_helpers.documents import MODES, N_TEMPLATES, chain_of_thought
 from pbb_helpers.explore import AnswersPanel, ComparePanel, RunsPanel, Session, TalkPanel
 from pbb_helpers.explore_html import marked
@@ -208,6 +208,36 @@ def test_the_alt_text_says_the_accuracy_in_the_rows(runs: Path) -> None:
     cell = rows[(rows["condition"] == "in_context") & (rows["group"] == "without_io") & (rows["mode"] == "cot")]
     panel = ComparePanel(Session(runs))
     assert f"{A} in_context cot {100 * cell['correct'].mean():.0f} %" in panel.accuracy.value
+
+
+def test_the_highest_floor_of_a_run_is_drawn_and_said(runs: Path) -> None:
+    left = pd.read_csv(runs / A / "floors.csv", dtype={"seed": str})
+    best = left[left["seed"] == "all"].sort_values("accuracy").iloc[-1]
+    panel = ComparePanel(Session(runs))
+    alt = html.unescape(re.search(r'alt="([^"]+)"', panel.accuracy.value)[1]).split("no knowledge of the program:")
+    assert len(alt) == 2 and alt[1].count(A) == 3 and B not in alt[1], "B left no floors"
+    assert all(re.search(rf"{A} {mode} [a-z ]+ {100 * best['accuracy']:.0f} %", alt[1]) for mode in ("direct", "cot", "recall"))
+    panel.group.value = "with_io"
+    assert "no knowledge of the program" not in panel.accuracy.value
+
+
+def test_a_floor_stands_at_its_accuracy_in_the_colour_of_its_run(runs: Path) -> None:
+    session = Session(runs)
+    table = pd.concat([past_runs.accuracies(session.find(name)).assign(of_run=name) for name in (B, A)])
+    floors = pd.DataFrame({"of_run": [A, B, A], "mode": ["cot", "cot", "direct"], "accuracy": [0.31, 0.12, 0.05]})
+    figure = plots_runs.accuracy_by_run(table, modes=["cot", "recall"], floors=floors)
+    cot, recall = figure.axes
+    lines = {
+        line.get_color(): line.get_xdata()[0]
+        for line in cot.lines
+        if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2 and line.get_ydata()[1] == 1
+    }
+    assert lines == {plots_runs.RUN_STYLES[0][0]: 0.12, plots_runs.RUN_STYLES[1][0]: 0.31}
+    assert not [line for line in recall.lines if line.get_linestyle() == "--" and list(line.get_ydata()) == [0, 1]]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == [B, A, "floor of the run of that colour"]
+    bare = plots_runs.accuracy_by_run(table, modes=["cot"])
+    assert [text.get_text() for text in bare.legends[0].get_texts()] == [B, A]
 
 
 def test_curves_are_those_of_the_condition(runs: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 from notebooks_for_tests import write_notebook
+from PIL import Image
 
 from pbb_helpers import markup, report
 from pbb_helpers.report_index import render_all
@@ -17,6 +19,7 @@ from pbb_helpers.run_record import RunResult, all_runs
 PNG = base64.b64encode(
     base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 ).decode()
+FIGURES = sorted((Path(__file__).parent.parent / "figures").glob("*/*.png"))
 EVIL = "<script>alert(1)</script>\x1b[31mred\x1b[0m\u202eevil\x07"
 
 
@@ -235,3 +238,49 @@ def test_a_figure_is_embedded_once_and_small(tmp_path):
     output = display({"image/png": base64.b64encode(png).decode()}, {"image/png": {"alt": "accuracy", "width": 896}})
     html = report.page(make_run(tmp_path, output))
     assert html.count("data:image/") == 1 and len(html) < len(png) and 'width="896"' in html
+
+
+def test_a_page_too_heavy_to_send_names_the_heaviest_cell(tmp_path):
+    noise = encoded_noise(900)
+    figure = display({"image/png": noise}, {"image/png": {"alt": "noise"}})
+    table = display({"text/html": "<p>" + "word " * 100_000 + "</p>"})
+    cells = ("## One", "1", "2")
+    run = make_run(tmp_path, figure, cells=cells)
+    node = nbformat.read(run.notebook, 4)
+    node.cells[-2].outputs = [table]
+    nbformat.write(node, run.notebook)
+    with pytest.raises(report.ReportError) as refused:
+        report.render(run, tmp_path / "reports")
+    said = str(refused.value)
+    assert re.match(r"the report of tiny has [2-9]\.\d MB, more than the 2 MB", said) and "\n" not in said
+    assert "cell 5 (id " in said and f"alone has {len(noise) / 1e6:.1f} MB" in said
+    assert not list((tmp_path / "reports").rglob("*.html"))
+    assert len(report.page(make_run(tmp_path, figure, cells=cells, status="failed"))) > report.HEAVIEST, "what failed must be readable"
+
+
+def test_a_page_just_below_the_limit_is_rendered(tmp_path, monkeypatch):
+    run = make_run(tmp_path, display({"text/html": "<p>é</p>"}))
+    size = len(report.page(run).encode())
+    monkeypatch.setattr(report, "HEAVIEST", size)
+    report.page(run)
+    monkeypatch.setattr(report, "HEAVIEST", size - 1)
+    with pytest.raises(report.ReportError, match="alone has"):
+        report.page(run)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FIGURES}), ids=lambda path: path.name)
+def test_a_page_with_the_figures_of_a_recorded_run_is_light(folder, tmp_path):
+    outputs = [
+        display({"image/png": base64.b64encode(path.read_bytes()).decode()}, {"image/png": {"alt": "x"}})
+        for path in FIGURES
+        if path.parent == folder
+    ]
+    assert len(report.page(make_run(tmp_path, *outputs)).encode()) < report.HEAVIEST / 2, "half is left for tables and text"
+
+
+def encoded_noise(width: int) -> str:
+    """Returns a PNG that no palette makes small, as a notebook holds it."""
+    buffer = io.BytesIO()
+    parts = [Image.effect_noise((width, width), 200) for _ in range(3)]
+    Image.merge("RGB", parts).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
