@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pbb_helpers.families import arithmetic_steps, arithmetic_words
 from pbb_helpers.programs import Program, UsageError, draw_distinct
 
 # Each operator with the constants that it draws from, both ends included: small enough that values stay in two or three digits.
@@ -45,6 +46,13 @@ class Arithmetic:
         lowest_value: No variable is ever below this, at any step, on any input.
         highest_value: Nor above this.
     """
+
+    takes = "number"
+    line_a_step = True
+    steps = staticmethod(arithmetic_steps.step_by_step)
+    describe = staticmethod(arithmetic_words.describe)
+    read = staticmethod(arithmetic_words.read)
+    heads = staticmethod(arithmetic_words.heads)
 
     name: str = field(default="arithmetic", init=False)
     min_statements: int = 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pbb_helpers.families import cipher_steps, cipher_words
 from pbb_helpers.families.cipher_parts import ALPHABET, BLOCKS, CIRCLE, UNITS, Cipher, checked_shift, keyed
 from pbb_helpers.programs import Program, UsageError, did_you_mean, draw_distinct
 
@@ -62,6 +63,13 @@ class Ciphers:
         lowest_shift: The smallest shift, from 0.
         highest_shift: The largest shift, up to 25.
     """
+
+    takes = "text"
+    line_a_step = False
+    steps = staticmethod(cipher_steps.letter_by_letter)
+    describe = staticmethod(cipher_words.describe)
+    read = staticmethod(cipher_words.read)
+    heads = staticmethod(cipher_words.heads)
 
     name: str = field(default="ciphers", init=False)
     min_statements: int = 1
