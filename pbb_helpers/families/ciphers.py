@@ -62,6 +62,8 @@ class Ciphers:
         n_texts: How many texts there are.
         lowest_shift: The smallest shift, from 0.
         highest_shift: The largest shift, up to 25.
+        shifted: Whether only ciphers are drawn that hang on the shift: which make at least half as many different things of a text, on
+            average, as there are shifts.
     """
 
     takes = "text"
@@ -81,6 +83,7 @@ class Ciphers:
     n_texts: int = 40
     lowest_shift: int = 1
     highest_shift: int = 25
+    shifted: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_statements <= self.max_statements:
@@ -115,7 +118,9 @@ class Ciphers:
         inputs = self.inputs()
 
         def enciphers(program: Program, outputs: tuple) -> bool:
-            return sum(text == output for (text, _), output in zip(inputs, outputs, strict=True)) <= 0.2 * len(inputs)
+            different = len({(text, output) for (text, _), output in zip(inputs, outputs, strict=True)})
+            plain = sum(text == output for (text, _), output in zip(inputs, outputs, strict=True))
+            return plain <= 0.2 * len(inputs) and not (self.shifted and different < 0.5 * len(inputs))
 
         return draw_distinct(names, lambda name: self.sketch(name, generator), inputs, accept=enciphers, exclude=exclude, tries=2_000,
                              what=f"ciphers of {self.min_statements} to {self.max_statements} parts", unit="parts")  # fmt: skip
