@@ -27,7 +27,14 @@ from pbb_helpers.settings import TrainSettings
 from pbb_helpers.stages import build_stage
 
 BUDGET = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16, lr=1e-3), stage1_steps=8, stage2_steps=20)
-SHOWING = ("io_only(4, uniform)", "io_alone(4, uniform)", "io_only(1, zipf)", "source_and_io(4, uniform)", "io_only(6, natural)", "source_and_io(6, natural(0.5))")
+SHOWING = (
+    "io_only(4, uniform)",
+    "io_alone(4, uniform)",
+    "io_only(1, zipf)",
+    "source_and_io(4, uniform)",
+    "io_only(6, natural)",
+    "source_and_io(6, natural(0.5))",
+)
 PER_FAMILY = [(kind, name) for name in SHOWING for kind in ("arithmetic", "ciphers") if kind == "ciphers" or "natural" not in name]
 
 
