@@ -68,7 +68,7 @@ def heat_map(
     axes[-1].set_xlabel(f"{axis} in the question; ▲ frequent in the skewed pairs")
     assert image is not None
     bar = fig.colorbar(image, ax=list(axes), aspect=40, pad=0.01)
-    bar.set_ticks(*PERCENT)
+    bar.set_ticks(PERCENT[0], labels=PERCENT[1])
     bar.set_label("exactly right, w/o IO programs")
     if floor is not None:
         bar.ax.axhline(floor, color="white", linewidth=1.2)
@@ -93,7 +93,7 @@ def measures(table: pd.DataFrame, *, names: Iterable[str] = ("mean", "worst", "g
     """
     names, modes = list(names), list(modes)
     conditions = in_order(table["condition"])
-    fig = Figure(figsize=(2.4 * len(names) + 2.6, (0.25 * len(conditions) + 0.5) * len(modes) + 1.0), layout="constrained")
+    fig = Figure(figsize=(2.4 * len(names) + 2.6, (0.25 * len(conditions) + 0.65) * len(modes) + 1.0), layout="constrained")
     axes = fig.subplots(len(modes), len(names), sharey=True, squeeze=False)
     for ax, (mode, name) in zip(axes.flat, [(m, n) for m in modes for n in names], strict=True):
         panel = table[(table["mode"] == mode) & (table["measure"] == name)].set_index("condition")
@@ -120,7 +120,7 @@ def measures(table: pd.DataFrame, *, names: Iterable[str] = ("mean", "worst", "g
         ax.set_yticks(range(len(conditions)), [label(one) for one in conditions])
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(conditions) - 0.4, -0.6)
     for row, mode in enumerate(modes):
         axes[row, -1].annotate(
             label(mode), (1, 0.5), (6, 0), xycoords="axes fraction", textcoords="offset points", rotation=270, va="center", fontsize=8.5
