@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pbb_helpers.families.names import draw_names
-from pbb_helpers.programs import Family, Program, UsageError, behaviour
+from pbb_helpers.programs import Family, Program, UsageError, arguments, behaviour
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Dataset:
         with_io: Programs given with source and I/O.
         without_io: Programs given with source only.
         train_inputs: The inputs of every training question.
-        eval_inputs: Inputs that occur in no training question of any program.
+        eval_inputs: Inputs that occur in no training question of any program; of texts and shifts, texts that occur in none, at every shift.
         behaviours: Of the w/o IO programs over all inputs: no replayed program may have one of these.
         seed: What it was drawn from.
     """
@@ -57,6 +57,15 @@ def _passing_on(program: Program, inputs: tuple[Any, ...], valid: tuple[Any, ...
     return tuple(x for x in inputs if all(value in valid for _, value in program.called(x))) if program.calls else inputs
 
 
+def held_out_part(x: Any) -> Any:
+    """Returns what of an input is held out of training whole: the number itself, or of a text and a shift the text, at whatever shift.
+
+    >>> held_out_part(7), held_out_part(("CAB", 3))
+    (7, 'CAB')
+    """
+    return arguments(x)[0]
+
+
 def generator(seed: int, purpose: str) -> np.random.Generator:
     """Returns the generator of one purpose, so that a further draw for one moves nothing of another."""
     return np.random.Generator(np.random.PCG64([seed, *purpose.encode()]))
@@ -72,16 +81,18 @@ def draw_dataset(programs: Family, *, n_with_io: int, n_without_io: int, n_eval_
     every = programs.inputs()
     if n_with_io < 1 or n_without_io < 2:
         raise UsageError(f"{n_with_io} programs w/ IO and {n_without_io} w/o IO; give at least 1 and 2")
-    if not 1 <= n_eval_inputs < len(every):
-        raise UsageError(f"{n_eval_inputs} held-out inputs of {len(every)}; give 1 to {len(every) - 1}")
+    parts = list(dict.fromkeys(map(held_out_part, every)))
+    if not 1 <= n_eval_inputs < len(parts):
+        what = "inputs" if len(parts) == len(every) else f"{programs.takes}s"
+        raise UsageError(f"{n_eval_inputs} held-out {what} of {len(parts)}; give 1 to {len(parts) - 1}")
     names = draw_names(n_with_io + n_without_io, generator(seed, "names"))
     drawn = programs.draw(names, generator(seed, "programs"))
     # Behaviours of short programs run out while drawing, so that the last drawn are longer: unshuffled, the w/o IO group would be harder.
     drawn = [drawn[i] for i in generator(seed, "groups").permutation(len(drawn))]
-    held_out = set(generator(seed, "inputs").permutation(len(every))[:n_eval_inputs].tolist())
+    held_out = {parts[i] for i in generator(seed, "inputs").permutation(len(parts))[:n_eval_inputs]}
     with_io, without_io = tuple(drawn[:n_with_io]), tuple(drawn[n_with_io:])
     return Dataset(
         programs.name, with_io, without_io,
-        tuple(x for i, x in enumerate(every) if i not in held_out), tuple(x for i, x in enumerate(every) if i in held_out),
+        tuple(x for x in every if held_out_part(x) not in held_out), tuple(x for x in every if held_out_part(x) in held_out),
         frozenset(behaviour(p, every) for p in without_io), seed,
     )  # fmt: skip

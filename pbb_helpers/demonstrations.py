@@ -27,21 +27,24 @@ class Demonstration:
     Attributes:
         without_io: Share per kind of document of the w/o IO programs in stage 2: one half in sum, as in proactive.
         question: What it answers.
+        alone: Whether these pairs and general replay are all that is trained on, for as long as both stages.
     """
 
     without_io: tuple[tuple[str, float], ...]
     question: str
+    alone: bool = False
 
 
 # An I/O pair is an input and its output, answered directly: a chain of thought would spell the source out.
 DEMONSTRATIONS = {
     "io_only": Demonstration((("direct", 0.5),), "As proactive, with I/O pairs of the w/o IO programs in place of their source: examples against source."),
     "source_and_io": Demonstration((("source", 0.25), ("direct", 0.25)), "As proactive, with source and I/O pairs of the w/o IO programs: the best of both?"),
+    "io_alone": Demonstration((("direct", 0.9),), "I/O pairs of the w/o IO programs for the whole budget of both stages: what if stage 1 is not paid for?", alone=True),
 }  # fmt: skip
 
 
 def demonstration(name: str) -> tuple[StageSpec, ...] | None:
-    """Returns the stages of "io_only(k, distribution)" or "source_and_io(k, distribution)", None for the name of anything else.
+    """Returns the stages of "io_only(k, distribution)", "source_and_io(…)" or "io_alone(…)", None for the name of anything else.
 
     Raises:
         UsageError: The number of pairs or the distribution is none.
@@ -55,12 +58,27 @@ def demonstration(name: str) -> tuple[StageSpec, ...] | None:
             f"condition {name!r} takes a number of I/O pairs, 1 to {MOST_PAIRS:,}, and a distribution: write {kind}(8, uniform) or {kind}(8, natural(0.5))"
         )
     parse_name(match[2])
-    return STAGE1, replace(STAGE2, without_io=DEMONSTRATIONS[kind].without_io, pairs=int(match[1]), distribution=match[2])
+    shown: dict[str, Any] = {"without_io": DEMONSTRATIONS[kind].without_io, "pairs": int(match[1]), "distribution": match[2]}
+    if DEMONSTRATIONS[kind].alone:
+        return (StageSpec(kind, replay=0.1, length="both", **shown),)
+    return STAGE1, replace(STAGE2, **shown)
 
 
 def counterpart(spec: StageSpec) -> StageSpec:
-    """Returns the stage that a stage has its number of supervised tokens from: with I/O pairs, that of proactive in place of its own."""
-    return replace(STAGE2, scale=spec.scale, templates=spec.templates) if spec.pairs else spec
+    """Returns the stage that a stage has its number of supervised tokens from: with I/O pairs, that of proactive (or both of its) in place of its own."""
+    if not spec.pairs:
+        return spec
+    proactive = replace(STAGE2, templates=spec.templates)
+    if spec.length == "both":
+        return StageSpec("mixture", mix=(replace(STAGE1, templates=spec.templates), proactive), length="both")
+    return replace(proactive, scale=spec.scale)
+
+
+def exposures(spec: StageSpec, documents: int, programs: int) -> int:
+    """Returns how often a stage of so many documents shows I/O pairs of each of so many w/o IO programs, at least."""
+    every = [*spec.with_io, *spec.without_io, ("replay", spec.replay)]
+    direct = sum(share for kind, share in spec.without_io if kind not in DECLARATIONS)
+    return int(documents * direct / sum(share for _, share in every) / programs + 1e-9)
 
 
 def require_distributions(stages: Iterable[StageSpec], inputs: Iterable[Any]) -> None:

@@ -6,8 +6,6 @@ one of 20 templates (the paper: without them Programming by Backprop degrades se
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from pbb_helpers.descriptions import describe
-from pbb_helpers.families.cipher_steps import letter_by_letter
-from pbb_helpers.programs import Program, Step, UsageError, did_you_mean, written
+from pbb_helpers.programs import Program, did_you_mean, family_of, written
 
 MODES = ("direct", "cot", "recall", "source", "in_context_direct", "in_context_cot", "in_context_recall")
 """The ways of answering of programs that are given as code."""
@@ -159,55 +156,7 @@ def execution(program: Program, x: Any, way: str, phrasing: int = 0) -> str:
     """
     steps = [f"{part.name}({value})\n{execution(part, value, way, phrasing)}" for part, value in program.called(x)]
     shown = [program.source] if way == "recall" else [describe(program, phrasing)] if way == "recall_description" else []
-    return "\n".join([*shown, *(steps or _steps(program, x))])
-
-
-def _steps(program: Program, x: Any) -> Iterable[str]:
-    steps = program.trace(x)
-    return letter_by_letter(steps) if program.family == "ciphers" else map(render_step, steps)
-
-
-def render_step(step: Step) -> str:
-    """Returns one executed line as text: an assignment, a test, a turn of a loop or a return.
-
-    Raises:
-        UsageError: The line is of a kind that has no rendering yet.
-    """
-    kind, head = _kind(step.line)
-    if kind == "assign":
-        target = head.split(" = ", 1)[0]
-        return f"{target} = {_filled(head.split(' = ', 1)[1], step.before)} = {step.after[target]}"
-    if kind == "if":
-        test = _filled(head, step.before)
-        return f"{test} is {eval(_compiled(test), {'__builtins__': {}})}"  # noqa: S307 - a comparison of numbers from a real trace
-    if kind == "for":
-        # The header runs once more than the body: its last visit leaves the loop variable as it was.
-        return f"{head} = {step.after[head]}" if step.after != step.before else "end"
-    return f"return {step.value}"
-
-
-@functools.lru_cache(maxsize=10_000)
-def _kind(line: str) -> tuple[str, str]:
-    if match := re.match(r"for (\w+) in .*:$", line):
-        return "for", match[1]
-    if match := re.match(r"(?:if|elif) (.*):$", line):
-        return "if", match[1]
-    if line.startswith("return "):
-        return "return", line
-    if re.match(r"\w+ = ", line):
-        return "assign", line
-    raise UsageError(
-        f"no step-by-step rendering for the line {line!r}; valid are assignments, if, for and return; extend documents.render_step"
-    )
-
-
-@functools.lru_cache(maxsize=10_000)
-def _compiled(test: str) -> Any:
-    return compile(test, "<test>", "eval")
-
-
-def _filled(expression: str, values: dict[str, Any]) -> str:
-    return re.sub(r"[A-Za-z_]\w*", lambda match: str(values.get(match[0], match[0])), expression)
+    return "\n".join([*shown, *(steps or family_of(program).steps(program.trace(x)))])
 
 
 def source_prompt(program: Program, template: int) -> str:
@@ -221,7 +170,7 @@ def description_prompt(program: Program, template: int) -> str:
 
 
 def _fitting(template: str, program: Program) -> str:
-    return template.replace("number", "text") if program.family == "ciphers" else template
+    return template.replace("number", family_of(program).takes)
 
 
 def source_document(program: Program, group: str, template: int) -> Example:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ class Fit:
         """Whether the curve may be drawn."""
         return self.verdict == "holds"
 
-    def at(self, values: Sequence[float]) -> np.ndarray:
+    def at(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """Returns the accuracy that the line gives."""
         return _share(self.intercept + self.slope * np.log(np.asarray(values, dtype=float)))
 
@@ -78,9 +78,11 @@ def fit(values: Sequence[float], right: np.ndarray, asked: np.ndarray) -> Fit:
     lack = _tail_of_f(bend / variance, n_values - 2, df) if variance > 0 else float(bend <= 1e-18)
     half = intervals.t_quantile(df) * math.sqrt(variance / n_seeds / ((x - x.mean()) ** 2).sum())
     foretold, low, high = _foretell(x, means, variance / n_seeds, df)
-    found = Fit(float(intercept), float(slope), float(slope - half), float(slope + half), lack, *(float(_share(z)) for z in (foretold, low, high)),
-                float(_share(means[-1])))  # fmt: skip
-    return Fit(**{**found.__dict__, "verdict": _verdict(found)})
+    found = Fit(
+        float(intercept), float(slope), float(slope - half), float(slope + half), lack,
+        float(_share(foretold)), float(_share(low)), float(_share(high)), float(_share(means[-1])),
+    )  # fmt: skip
+    return replace(found, verdict=_verdict(found))
 
 
 def _verdict(found: Fit) -> str:

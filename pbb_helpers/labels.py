@@ -6,6 +6,8 @@ own as well, so that a figure survives a black-and-white printer.
 
 from __future__ import annotations
 
+import re
+
 LABELS = {
     "base": "untuned",
     "in_context": "source in context (untuned)",
@@ -33,6 +35,7 @@ LABELS = {
     "recall": "recall, then step through",
     "recall_description": "recall in words, then step through",
     "source": "source reproduced",
+    "own": "own way of answering",
     "in_context_direct": "direct, source in context",
     "in_context_cot": "chain of thought, source in context",
     "in_context_recall": "recall, source in context",
@@ -96,33 +99,58 @@ MODE_COLOURS = {
     "description_cot": "#E69F00",
     "description_recall": "#999933",
 }
+DEMONSTRATION = re.compile(r"(io_only|source_and_io|io_alone)\(([0-9]+), *(.+)\)")
+DEMONSTRATION_LABELS = {
+    "io_only": "{k} I/O pairs, {distribution}",
+    "source_and_io": "source and {k} I/O pairs, {distribution}",
+    "io_alone": "{k} I/O pairs, {distribution}, no stage 1",
+}
+DEMONSTRATION_COLOURS = {
+    "io_only": ("#0072B2", "#882255"),
+    "source_and_io": ("#56B4E9", "#E69F00"),
+    "io_alone": ("#44AA99", "#999933"),
+}
+"""Of conditions with I/O pairs: an even distribution, and any other one."""
+DEMONSTRATION_MARKERS = {"io_only": "s", "source_and_io": "D", "io_alone": "v"}
 _SPARE = ("#5E3C99", "#01665E", "#AA4499")  # for conditions that this table does not know yet
 
 
 def label(name: str) -> str:
     """Returns the words for a name of the code; a name that is not in the table stands for itself.
 
-    >>> label("without_io"), label("io_only_8")
-    ('w/o IO', 'io_only_8')
+    >>> label("without_io"), label("io_only(8, natural)"), label("early(0.5)")
+    ('w/o IO', '8 I/O pairs, natural', 'early(0.5)')
     """
+    if found := DEMONSTRATION.fullmatch(name):
+        return DEMONSTRATION_LABELS[found[1]].format(k=found[2], distribution=found[3])
     return LABELS.get(name, name)
 
 
 def colour(name: str) -> str:
     """Returns the colour of a condition; one that is not in the table gets a spare, always the same one."""
+    if found := DEMONSTRATION.fullmatch(name):
+        return DEMONSTRATION_COLOURS[found[1]][found[3] != "uniform"]
     return COLOURS.get(name) or _SPARE[sum(name.encode()) % len(_SPARE)]
 
 
 def marker(name: str) -> str:
     """Returns the marker of a condition."""
+    if found := DEMONSTRATION.fullmatch(name):
+        return DEMONSTRATION_MARKERS[found[1]]
     return MARKERS.get(name, "^")
 
 
 def in_order(names: object) -> list[str]:
-    """Returns the distinct names in the order of the table, unknown ones last, by name.
+    """Returns the distinct names in the order of the table, then those with I/O pairs by their number, unknown ones last, by name.
 
-    >>> in_order(["proactive", "zeta", "base"])
-    ['base', 'proactive', 'zeta']
+    >>> in_order(["proactive", "zeta", "io_only(16, zipf)", "io_only(8, zipf)", "base"])
+    ['base', 'proactive', 'io_only(8, zipf)', 'io_only(16, zipf)', 'zeta']
     """
     known = list(LABELS)
-    return sorted({str(name) for name in names}, key=lambda name: (known.index(name) if name in known else len(known), name))  # type: ignore[attr-defined]
+
+    def place(name: str) -> tuple[int, str, int]:
+        if found := DEMONSTRATION.fullmatch(name):
+            return len(known), f"{found[1]} {found[3]}", int(found[2])
+        return (known.index(name), "", 0) if name in known else (len(known) + 1, name, 0)
+
+    return sorted({str(name) for name in names}, key=place)  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pbb_helpers.datasets import Dataset
+from pbb_helpers.datasets import Dataset, held_out_part
 from pbb_helpers.demonstrations import pair_documents
 from pbb_helpers.descriptions import canonical, describe, find
 from pbb_helpers.documents import N_TEMPLATES, description_prompt, source_prompt
@@ -29,7 +29,7 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     1. A document that names a w/o IO program is one of the 20 source documents, or of the 20 description documents in each phrasing, of a
        program that the stage may show in that way, letter for letter; or, in a stage with I/O pairs of w/o IO programs
        (`demonstrations`, no others), a question on one of these pairs, again letter for letter.
-    2. No document calls any program on a held-out input.
+    2. No document calls any program on a held-out input; where that is a text and a shift, on a held-out text, whatever the shift.
     3. No document calls a program at an input at which that passes a held-out input on to another, whether the document shows it or not. A
        program that calls a w/o IO program is a w/o IO program itself, whatever group it is in.
     4. No document shows the body of a w/o IO program, in code or in words, under a name that the stage does not bind it to.
@@ -52,12 +52,12 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
         for i in range(N_TEMPLATES)
     }
     allowed |= {document for part in (spec, *spec.mix) for document in pair_documents(part, dataset)}
-    held_out = set(dataset.eval_inputs)
-    texts = any(isinstance(x, tuple) for x in held_out)
+    held_out = set(map(held_out_part, dataset.eval_inputs))
+    texts = any(isinstance(x, tuple) for x in dataset.eval_inputs)
     for prompt, completion in dict.fromkeys((e.prompt, e.completion) for e in stage.examples):
         text = f"{prompt}{completion}"
         calls = [(name, (word.upper(), int(x)) if word else int(x)) for name, word, x in CALL.findall(text)]
-        if any(x in held_out for _, x in calls):
+        if any(held_out_part(x) in held_out for _, x in calls):
             raise _leak(stage, "calls a program on a held-out input", text)
         if any(value in held_out for name, x in calls if name in callers for _, value in callers[name].called(x)):
             raise _leak(stage, "calls a program that passes a held-out input on to another", text)

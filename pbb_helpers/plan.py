@@ -10,6 +10,7 @@ from pbb_helpers.compositions import with_compositions
 from pbb_helpers.conditions import MAIN, condition
 from pbb_helpers.datasets import Dataset, draw_dataset
 from pbb_helpers.demonstrations import require_distributions
+from pbb_helpers.distributions import value
 from pbb_helpers.programs import UsageError, family
 
 
@@ -27,7 +28,7 @@ class Experiment:
         n_with_io_drawn: Out of how many that were drawn, the first ones; 0 takes them all. Experiments that draw as many have the same w/o IO
             programs, names and inputs, and the w/ IO programs of the smaller are among those of the larger.
         n_without_io: Number of programs with source only.
-        n_eval_inputs: Number of inputs that no training question has.
+        n_eval_inputs: Number of inputs that no training question has; of texts and shifts the number of texts, held out at every shift.
         inputs_per_program: How many of those each program is asked.
         n_with_io_asked: How many w/ IO programs are asked after training (forgetting).
         n_composed_with_io: Number of compositions of two w/ IO programs with source and I/O, beside the programs themselves.
@@ -71,10 +72,10 @@ class Experiment:
                 f"{self.n_composed_with_io} compositions w/ IO and {self.n_composed_without_io} of each kind w/o IO; give 0 or more, and at "
                 "least 1 w/o IO where there are some w/ IO"
             )
-        if not 1 <= self.inputs_per_program <= self.n_eval_inputs:
-            raise UsageError(
-                f"{self.inputs_per_program} inputs per program of {self.n_eval_inputs} held-out ones; give 1 to {self.n_eval_inputs}"
-            )
+        # Of texts each program is asked at so many different shifts.
+        most = len(set(map(value, inputs))) if isinstance(inputs[0], tuple) else self.n_eval_inputs
+        if not 1 <= self.inputs_per_program <= most:
+            raise UsageError(f"{self.inputs_per_program} inputs per program where {self.n_eval_inputs} are held out; give 1 to {most}")
 
     def dataset(self, seed: int) -> Dataset:
         """Returns the programs and inputs of a seed."""

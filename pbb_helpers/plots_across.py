@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from pbb_helpers.theme import FLOOR_LINE, GREY, PERCENT, counts_text, footnote, 
 
 MODES = ("direct", "cot", "recall", "source")
 UNTUNED = ("in_context", "in_context_description")
-FIT_LINE = {"color": GREY, "linestyle": "-.", "linewidth": 1.3}
+FIT_LINE: dict[str, Any] = {"color": GREY, "linestyle": "-.", "linewidth": 1.3}
 
 
 @themed

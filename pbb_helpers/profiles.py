@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from pbb_helpers.budget import Budget
 from pbb_helpers.conditions import CONDITIONS, condition
 from pbb_helpers.demonstrations import demonstration
+from pbb_helpers.families import FAMILIES
 from pbb_helpers.knobs import knob
 from pbb_helpers.labels import label
 from pbb_helpers.model_files import find
@@ -179,6 +180,8 @@ def _changed(thing: Any, **changes: Any) -> Any:
 def facts(experiment: Experiment, models: Sequence[str] = ()) -> dict[str, Any]:
     """Returns what a reader must know of an experiment's size, in words and numbers; `models` where it is run on several."""
     budget = experiment.budget
+    texts = FAMILIES[experiment.family].takes == "text"
+    held_out = f"{experiment.n_eval_inputs} texts, at every shift" if texts else experiment.n_eval_inputs
     return (
         {
             "model": (", ".join(models) or experiment.model) + (", its own Python code is run" if experiment.trust_remote_code else ""),
@@ -186,7 +189,7 @@ def facts(experiment: Experiment, models: Sequence[str] = ()) -> dict[str, Any]:
             "conditions": ", ".join(experiment.conditions),
             "seeds (each draws programs, inputs, documents, initial weights)": ", ".join(map(str, experiment.seeds)),
             "programs w/ IO and w/o IO, per seed": f"{experiment.n_with_io} and {experiment.n_without_io}",
-            "inputs held out of all training": experiment.n_eval_inputs,
+            "inputs held out of all training": held_out,
             "questions per program and mode": experiment.inputs_per_program,
             "stage 1": f"{budget.stage1_steps} steps of {budget.stage1.batch_size} documents, {_method(budget.stage1)}",
             "stage 2": f"{budget.stage2_steps} steps of {budget.stage2.batch_size} documents, {_method(budget.stage2)}",
@@ -200,7 +203,7 @@ def facts(experiment: Experiment, models: Sequence[str] = ()) -> dict[str, Any]:
             else {}
         )
         | (
-            {"I/O pairs of w/o IO programs": f"input and output alone; stage 2 has as many {budget.match} as that of proactive"}
+            {"I/O pairs of w/o IO programs": f"input and output alone, direct answers; as many {budget.match} as proactive has"}
             if any(map(demonstration, experiment.conditions))
             else {}
         )

@@ -7,7 +7,7 @@ import builtins
 import difflib
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field, dataclass, fields, replace
 from types import FrameType
 from typing import Any, ClassVar, Protocol
@@ -172,10 +172,14 @@ class Family(Protocol):
     """What a family of programs offers to the rest of the package: one file in `families/`, one entry in `FAMILIES`.
 
     It is a dataclass whose fields, all with defaults, are its settings; `min_statements` and `max_statements` are among them, since replay draws
-    programs of each length.
+    programs of each length. `families.plain.Plain` has what a family of functions of one number need not say itself.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    takes: ClassVar[str]
+    """What prompts call the input of its programs: "number", "text"."""
+    line_a_step: ClassVar[bool]
+    """Whether each line of a chain of thought is one step of the trace, so that the first wrong one can be judged by itself (`traces`)."""
 
     @property
     def name(self) -> str:
@@ -183,6 +187,26 @@ class Family(Protocol):
         ...
 
     def __hash__(self) -> int: ...
+
+    @staticmethod
+    def steps(steps: Iterable[Step]) -> list[str]:
+        """Returns the lines of a chain of thought, from a true trace."""
+        ...
+
+    @staticmethod
+    def describe(source: str, choose: Callable[[tuple[str, ...]], str]) -> str:
+        """Returns a program in words, in one line; `choose` picks one of the phrases that say the same."""
+        ...
+
+    @staticmethod
+    def read(text: str) -> Iterator[tuple[str, int]]:
+        """Yields the source of every program that the beginning of a text may say in words, and where its words end."""
+        ...
+
+    @staticmethod
+    def heads() -> list[str]:
+        """Returns the regular expressions of the sentences that a program in words begins with."""
+        ...
 
     def inputs(self) -> list[Any]:
         """Returns every input on which its programs are defined."""
@@ -195,6 +219,13 @@ class Family(Protocol):
     def sketch(self, name: str, generator: np.random.Generator) -> Program:
         """Returns one program drawn without the costly guarantees of `draw`, for pretraining on millions."""
         ...
+
+
+def family_of(program: Program) -> type[Family]:
+    """Returns the family that a program is of, for what all settings of it have in common."""
+    from pbb_helpers.families import FAMILIES
+
+    return FAMILIES[program.family]
 
 
 def behaviour(program: Program, inputs: Iterable[Any]) -> tuple:

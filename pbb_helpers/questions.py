@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pbb_helpers.compositions import kind
 from pbb_helpers.conditions import condition
 from pbb_helpers.datasets import Dataset, generator
+from pbb_helpers.distributions import value
 from pbb_helpers.documents import (
     N_TEMPLATES,
     Example,
@@ -77,11 +79,22 @@ def modes_of(name: str) -> tuple[str, ...]:
 
 
 def held_out_inputs(experiment: Experiment, dataset: Dataset, group: str, count: int) -> list[list[Any]]:
-    """Returns the inputs that each of `count` programs is asked."""
-    draws = generator(dataset.seed, f"evaluation inputs {group}")
-    return [
-        [dataset.eval_inputs[i] for i in draws.permutation(len(dataset.eval_inputs))[: experiment.inputs_per_program]] for _ in range(count)
-    ]
+    """Returns the inputs that each of `count` programs is asked; of texts and shifts every shift as often as any other, up to one."""
+    draws, inputs, n = generator(dataset.seed, f"evaluation inputs {group}"), dataset.eval_inputs, experiment.inputs_per_program
+    if isinstance(inputs[0], tuple):
+        return _every_value_alike(inputs, n, count, draws)
+    return [[inputs[i] for i in draws.permutation(len(inputs))[:n]] for _ in range(count)]
+
+
+def _every_value_alike(inputs: Sequence[Any], n: int, count: int, draws: np.random.Generator) -> list[list[Any]]:
+    """Returns `n` inputs of different values (shifts) for each of `count` programs, the values that were asked least so far."""
+    by_value = {v: [x for x in inputs if value(x) == v] for v in sorted(set(map(value, inputs)))}
+    values, asked, chosen = list(by_value), np.zeros(len(by_value), dtype=int), []
+    for _ in range(count):
+        places = np.lexsort((draws.random(len(values)), asked))[:n]
+        asked[places] += 1
+        chosen.append([by_value[values[i]][draws.integers(len(by_value[values[i]]))] for i in places])
+    return chosen
 
 
 def floors(experiment: Experiment, *, by: Sequence[str] = ()) -> pd.DataFrame:

@@ -100,11 +100,15 @@ def models_table() -> str:
     for name, card in shipped().items():
         facts = card.facts
         language = facts["settings"]["mix"].get("language", 0.0)
-        scores = [[facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ("", "description_", "ciphers_")]
+        scores = [
+            [facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ("", "description_", "ciphers_")
+        ]
         code, words, ciphers = ("–" if None in some else ", ".join(f"{100 * value:.0f}" for value in some) + " %" for some in scores)
         mix = f"{round(10 * (1 - language))} : {round(10 * language)}"
         made = f"{60 * facts['hours']:.0f} min, {facts['hardware']}"
-        lines.append(f"| `{name}` | {facts['parameters'] / 1e6:.1f}M | {facts['tokens'] / 1e6:.0f}M | {mix} | {code} | {words} | {ciphers} | {made} |")
+        lines.append(
+            f"| `{name}` | {facts['parameters'] / 1e6:.1f}M | {facts['tokens'] / 1e6:.0f}M | {mix} | {code} | {words} | {ciphers} | {made} |"
+        )
     n = sorted({card.facts["in_context_n"] for card in shipped().values()})
     return "\n".join(
         [

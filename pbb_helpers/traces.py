@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from pbb_helpers.descriptions import find, says
-from pbb_helpers.documents import render_step
+from pbb_helpers.families.arithmetic_steps import render_step
 from pbb_helpers.intervals import wilson
 from pbb_helpers.labels import label
 from pbb_helpers.plan import Experiment
-from pbb_helpers.programs import Program, Step, UsageError
+from pbb_helpers.programs import Program, Step, UsageError, family_of
 
 ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "wrong source", "stopped early")
 """What a generated execution is; "wrong source" in recall mode only, where the source is written first."""
@@ -34,10 +34,12 @@ def first_error(program: Program, x: object, mode: str, generated: str) -> tuple
     ('wrong arithmetic', 2, 3)
 
     Raises:
-        UsageError: The program is a cipher, whose lines, a letter each, hold several operations.
+        UsageError: The program is of a family whose lines hold several operations, as those of a cipher, a letter each, do.
     """
-    if program.family == "ciphers":
-        raise UsageError(f"{program.name} is a cipher: first wrong lines are told apart for families whose lines are one operation each")
+    if not family_of(program).line_a_step:
+        raise UsageError(
+            f"{program.name} is of the family {program.family}: first wrong lines are told apart for families whose lines are one operation each"
+        )
     steps = program.trace(x)
     if mode == "recall":
         if not generated.startswith(f"{program.source}\n"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from pbb_helpers.corpus import Mix, documents
 from pbb_helpers.documents import DESCRIPTION_TEMPLATES, SOURCE_TEMPLATES
+from pbb_helpers.families import FAMILIES
 from pbb_helpers.families.names import made_up_names
 
 BEGIN = ["<|pad|>", "<|end|>"]
@@ -23,7 +24,7 @@ def build_tokenizer(folder: Path, *, mix: Mix | None = None, bpe_size: int = 102
 
     Each digit and each minus sign before a digit is a token of its own, each made-up name is one, and a token never crosses into a
     new line; "\\n    x = max(x, " may be one, which keeps documents to a third of the length of a word-level vocabulary. In a mix with
-    language a token crosses no end of a sentence either: " Multiply x by " is one, whatever stands before it. In a mix with ciphers each
+    language a token crosses no end of a sentence either: " Multiply x by " is one, whatever stands before it. In a mix with texts each
     capital of a text is a token of its own too.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -32,7 +33,11 @@ def build_tokenizer(folder: Path, *, mix: Mix | None = None, bpe_size: int = 102
     mix = mix or Mix()
     mix = replace(mix, language=0.5) if mix.language else mix
     sentences = [pre_tokenizers.Split(Regex(r"(?<=[.:]) "), "merged_with_next")] if mix.language else []
-    capitals = [pre_tokenizers.Split(Regex(r"(?<![a-z])[A-Z](?![a-z])"), "isolated")] if "ciphers" in mix.families else []
+    capitals = (
+        [pre_tokenizers.Split(Regex(r"(?<![a-z])[A-Z](?![a-z])"), "isolated")]
+        if any(FAMILIES[kind].takes == "text" for kind in mix.families)
+        else []
+    )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(r"\d|-(?=\d)"), "isolated"),

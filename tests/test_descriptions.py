@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbb_helpers import descriptions
-from pbb_helpers.descriptions import RULES, describe, find, parse
+from pbb_helpers.descriptions import describe, find, parse
+from pbb_helpers.families import arithmetic_words
 from pbb_helpers.families.arithmetic import Arithmetic
+from pbb_helpers.families.arithmetic_words import RULES
 from pbb_helpers.programs import Program, UsageError, behaviour
 
 FAMILIES = [Arithmetic(min_statements=n, max_statements=n, weights=(0.6, 0.2, 0.2)) for n in range(1, 7)]
@@ -111,11 +113,11 @@ def test_every_phrase_of_every_rule_is_written_and_read(monkeypatch):
     """Each phrase is found by drawing; what was drawn is read back, so no phrase is one that the reader does not know."""
     used: Counter[str] = Counter()
 
-    class Counting(descriptions._Writer):
+    class Counting(arithmetic_words._Writer):
         def __init__(self, choose, function):
             super().__init__(lambda options: used.update([text := choose(options)]) or text, function)
 
-    monkeypatch.setattr(descriptions, "_Writer", Counting)
+    monkeypatch.setattr(arithmetic_words, "_Writer", Counting)
     rare = """def zibble(x):
     y = (x + -2) * (x - y) // x % 3
     total = max(x % y, min(0, x * x)) - abs(x - y) - abs(0)
@@ -149,7 +151,7 @@ def test_every_phrase_of_every_rule_is_written_and_read(monkeypatch):
         assert same(parse(describe(program(rare), i)), rare)
     for i, one in enumerate(drawn(400)):
         assert parse(describe(one, i)) == one.source
-    every = {*descriptions.HEADS, *(phrase for rule in RULES for phrase in rule.phrases)}
+    every = {*arithmetic_words.HEADS, *(phrase for rule in RULES for phrase in rule.phrases)}
     assert set(used) == every, every - set(used)
 
 
@@ -182,7 +184,7 @@ def test_a_description_shows_no_input_and_no_output():
             numbers[0] -= text.count(word)  # "% 3 == 0"
         numbers[0] -= text.count(" is even") + text.count(" is odd")
         numbers[2] -= text.count(" is even") + text.count(" is odd")
-        assert Counter(int(n) for n in descriptions.INTEGER.findall(text)) == +numbers, text
+        assert Counter(int(n) for n in arithmetic_words.INTEGER.findall(text)) == +numbers, text
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ def test_a_text_with_two_readings_would_be_refused(monkeypatch):
     text = "zibble takes a number x. Add 3 to x. Return x."
     assert parse(text) == ZIBBLE
     descriptions._read.cache_clear()
-    monkeypatch.setattr(descriptions, "STATEMENTS", (*descriptions.SHORT, descriptions.Rule("V = V * C", ("add C to V",))))
+    monkeypatch.setattr(arithmetic_words, "STATEMENTS", (*arithmetic_words.SHORT, arithmetic_words.Rule("V = V * C", ("add C to V",))))
     with pytest.raises(UsageError, match="can be read in more than one way"):
         parse(text)
 

@@ -1,4 +1,4 @@
-"""The families of programs, one file each. A new family is a dataclass with the methods of `programs.Family` and a line here."""
+"""The families of programs. A new family is a dataclass with what `programs.Family` says, in a file of its own, and a line here."""
 
 from __future__ import annotations
 

@@ -7,11 +7,13 @@ ranges are not known, so those below are our choice: + - * // % abs min max, com
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from pbb_helpers.families import arithmetic_words
+from pbb_helpers.families.plain import Plain
 from pbb_helpers.programs import Program, UsageError, draw_distinct
 
 # Each operator with the constants that it draws from, both ends included: small enough that values stay in two or three digits.
@@ -32,7 +34,7 @@ INDENT = "    "
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class Arithmetic(Plain):
     """The settings of one distribution of programs.
 
     Attributes:
@@ -68,6 +70,21 @@ class Arithmetic:
             raise UsageError(
                 f"inputs {self.lowest_input}..{self.highest_input} do not lie within values {self.lowest_value}..{self.highest_value}"
             )
+
+    @staticmethod
+    def describe(source: str, choose: Callable[[tuple[str, ...]], str]) -> str:
+        """Returns a program in words; see `programs.Family`."""
+        return arithmetic_words.describe(source, choose)
+
+    @staticmethod
+    def read(text: str) -> Iterator[tuple[str, int]]:
+        """Yields what a text may say; see `programs.Family`."""
+        return arithmetic_words.read(text)
+
+    @staticmethod
+    def heads() -> list[str]:
+        """Returns how a program in words begins; see `programs.Family`."""
+        return arithmetic_words.heads()
 
     def inputs(self) -> list[int]:
         """Returns every input, in order."""

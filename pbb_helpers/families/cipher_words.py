@@ -130,7 +130,7 @@ def read(text: str) -> Iterator[tuple[str, int]]:
             return
 
 
-def head_patterns() -> list[str]:
+def heads() -> list[str]:
     """Returns the regular expressions of the sentences that a cipher in words begins with."""
     return [re.escape(head).replace(re.escape("{name}"), r"\w+") for head in HEADS]
 
@@ -175,4 +175,4 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 @functools.cache
 def _heads() -> re.Pattern[str]:
-    return re.compile("|".join(pattern.replace(r"\w+", r"(\w+)") for pattern in head_patterns()))
+    return re.compile("|".join(pattern.replace(r"\w+", r"(\w+)") for pattern in heads()))

@@ -6,14 +6,16 @@ The paper's data set of this name (arXiv 2506.18777v1) is not known in detail: t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from pbb_helpers.families import cipher_steps, cipher_words
 from pbb_helpers.families.cipher_parts import ALPHABET, BLOCKS, CIRCLE, UNITS, Cipher, checked_shift, keyed
-from pbb_helpers.programs import Program, UsageError, did_you_mean, draw_distinct
+from pbb_helpers.programs import Program, Step, UsageError, did_you_mean, draw_distinct
 
 VOWELS = "AEIOU"
 KEYWORDS = (
@@ -61,8 +63,12 @@ class Ciphers:
         n_texts: How many texts there are.
         lowest_shift: The smallest shift, from 0.
         highest_shift: The largest shift, up to 25.
+        shifted: Whether only ciphers are drawn that hang on the shift: which make at least half as many different things of a text, on
+            average, as there are shifts.
     """
 
+    takes: ClassVar[str] = "text"
+    line_a_step: ClassVar[bool] = False
     name: str = field(default="ciphers", init=False)
     min_statements: int = 1
     max_statements: int = 2
@@ -73,6 +79,7 @@ class Ciphers:
     n_texts: int = 40
     lowest_shift: int = 1
     highest_shift: int = 25
+    shifted: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_statements <= self.max_statements:
@@ -93,6 +100,26 @@ class Ciphers:
             raise UsageError(f"shifts {self.lowest_shift} to {self.highest_shift}; give lowest_shift < highest_shift")
         _texts(self.texts, self.min_letters, self.max_letters, self.n_texts)
 
+    @staticmethod
+    def steps(steps: Iterable[Step]) -> list[str]:
+        """Returns the lines of a chain of thought; see `programs.Family`."""
+        return cipher_steps.letter_by_letter(steps)
+
+    @staticmethod
+    def describe(source: str, choose: Callable[[tuple[str, ...]], str]) -> str:
+        """Returns a program in words; see `programs.Family`."""
+        return cipher_words.describe(source, choose)
+
+    @staticmethod
+    def read(text: str) -> Iterator[tuple[str, int]]:
+        """Yields what a text may say; see `programs.Family`."""
+        return cipher_words.read(text)
+
+    @staticmethod
+    def heads() -> list[str]:
+        """Returns how a program in words begins; see `programs.Family`."""
+        return cipher_words.heads()
+
     def inputs(self) -> list[tuple[str, int]]:
         """Returns every text at every shift, in order."""
         texts = _texts(self.texts, self.min_letters, self.max_letters, self.n_texts)
@@ -107,7 +134,9 @@ class Ciphers:
         inputs = self.inputs()
 
         def enciphers(program: Program, outputs: tuple) -> bool:
-            return sum(text == output for (text, _), output in zip(inputs, outputs, strict=True)) <= 0.2 * len(inputs)
+            different = len({(text, output) for (text, _), output in zip(inputs, outputs, strict=True)})
+            plain = sum(text == output for (text, _), output in zip(inputs, outputs, strict=True))
+            return plain <= 0.2 * len(inputs) and not (self.shifted and different < 0.5 * len(inputs))
 
         return draw_distinct(names, lambda name: self.sketch(name, generator), inputs, accept=enciphers, exclude=exclude, tries=2_000,
                              what=f"ciphers of {self.min_statements} to {self.max_statements} parts", unit="parts")  # fmt: skip
