@@ -14,7 +14,7 @@ from pbb_helpers.demonstrations import pairs as drawn_pairs
 from pbb_helpers.documents import Example
 from pbb_helpers.plan import Experiment
 from pbb_helpers.programs import UsageError
-from pbb_helpers.specs import DECLARATIONS
+from pbb_helpers.specs import StageSpec
 from pbb_helpers.stages import build_stage
 
 SOURCE = "proactive"
@@ -143,26 +143,29 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
 
     count = models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
     dataset = plan.dataset(plan.seeds[0])
-    lines = []
+
+    def documents(spec: StageSpec) -> int:
+        tokens = plan.budget.match == "tokens"
+        return len(build_stage(spec, dataset, plan.budget, count).examples) if tokens else plan.budget.documents(spec)
+
+    shown = build_stage(condition(SOURCE).stages[0], dataset, plan.budget, count).examples
+    first = sum(count(e.completion) for e in _distinct([e for e in shown if e.group == "with_io"]))
+    n, lines = len(dataset.without_io), []
     for name in (SOURCE, *(f"io_only({k}, uniform)" for k in counts), f"io_alone({counts[-1]}, uniform)"):
-        specs = condition(name).stages
-        stages = [build_stage(spec, dataset, plan.budget, count) for spec in specs]
-        shown = drawn_pairs(specs[-1], dataset) if specs[-1].pairs else {}
-        own = _distinct([e for stage in stages for e in stage.examples if e.group == "without_io"])
-        first = _distinct([e for e in stages[0].examples if e.group == "with_io"]) if len(stages) > 1 else []
-        program, before = (sum(count(e.completion) for e in some) for some in (own, first))
-        n = len(dataset.without_io)
+        *before, last = condition(name).stages
+        inputs = drawn_pairs(last, dataset) if last.pairs else {}
+        own = [str(p.run(x)) for p in dataset.without_io for x in set(inputs[p.name])] if inputs else [p.source for p in dataset.without_io]
+        program, paid = sum(map(count, own)), first if before else 0
         lines.append({
-            "condition": name, "stage 1": len(stages[0].examples) if len(stages) > 1 else 0, "stage 2": len(stages[-1].examples),
-            "different pairs": float(np.mean([len(set(x)) for x in shown.values()])) if shown else 0.0, "tokens of a program": program / n,
-            "tokens of stage 1": before, "with stage 1": (program + before) / n,
+            "condition": name, "stage 1": sum(map(documents, before)), "stage 2": documents(last), "different pairs": len(own) / n if inputs else 0.0,
+            "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n,
         })  # fmt: skip
     return pd.DataFrame(lines)
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:
-    """Returns one document for each program, kind and input; a description, or source, is the same in every template."""
-    return list({(e.program, "source" if e.kind in DECLARATIONS else e.kind, e.input): e for e in examples}.values())
+    """Returns one document for each program, kind and input: templates apart, the others say the same again."""
+    return list({(e.program, e.kind, e.input): e for e in examples}.values())
 
 
 def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int], mode: str = "own") -> str:
