@@ -64,8 +64,8 @@ def _rising(curve: Sequence[float]) -> np.ndarray:
     return np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
 
 
-def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], score: str = "score", group: str = "without_io", n_boot: int = 2000,
-          seed: int = 0) -> pd.DataFrame:  # fmt: skip
+def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], score: str = "score", floor: float = -1.0, group: str = "without_io",
+          n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:  # fmt: skip
     """Returns, for each mode, how many I/O pairs the source is worth, with a 95 % interval: programs are resampled, the same in every condition.
 
     Args:
@@ -73,10 +73,11 @@ def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], sc
         counts: The numbers of pairs, rising; each has its condition io_only(k, uniform).
         modes: Ways of answering.
         score: "score" (exactly right) or "letters" (a column with shares).
+        floor: What needs no knowledge of the program: a source that is not above it is worth no number of pairs.
 
     Returns:
-        mode, source (the accuracy of proactive), pairs, low, high (-inf below the fewest pairs, inf beyond the most; NaN ends with fewer programs
-        than can be resampled), said (the three in words), n, n_programs, n_seeds.
+        mode, source (the accuracy of proactive), pairs, low, high (-inf below the fewest pairs, inf beyond the most; NaN where the source is not
+        above the floor, NaN ends with fewer programs than can be resampled), said (the three in words), n, n_programs, n_seeds.
 
     Raises:
         UsageError: The conditions were not asked the same questions.
@@ -100,9 +101,11 @@ def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], sc
             # An end is one of the resamples' own numbers: between one and infinity there is nothing to interpolate.
             low, high = np.quantile(crossing(counts, drawn[:, 1:], drawn[:, 0]), [0.025, 0.975], method="nearest").tolist()
         said = f"{in_words(pairs, counts)} (95 % interval: {in_words(low, counts)} to {in_words(high, counts)})"
+        said = f"{in_words(pairs, counts)} (no interval: few programs)" if math.isnan(low) else said
+        if once[0, 0] <= floor:
+            pairs, low, high, said = math.nan, math.nan, math.nan, "nothing: not above the floor"
         lines.append({"mode": mode, "source": float(once[0, 0]), "pairs": pairs, "low": low, "high": high,
-                      "said": said if not math.isnan(low) else f"{in_words(pairs, counts)} (no interval: few programs)",
-                      "n": len(cells[0]), "n_programs": len(tables[0][0]), "n_seeds": len(tables[0][2])})  # fmt: skip
+                      "said": said, "n": len(cells[0]), "n_programs": len(tables[0][0]), "n_seeds": len(tables[0][2])})  # fmt: skip
     return pd.DataFrame(lines)
 
 
@@ -127,7 +130,7 @@ def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, mode: str
     line = table[table["mode"] == mode].iloc[0]
     behind = f"n = {line['n']} answers over {line['n_programs']} programs, {line['n_seeds']} seed{'' if line['n_seeds'] == 1 else 's'}"
     level = f"source alone answers {100 * line['source']:.0f} % of calls of w/o IO programs in recall mode (floor {100 * floor:.0f} %)"
-    if line["source"] <= floor:
+    if math.isnan(line["pairs"]):
         return f"{level}: not above the floor, so that it is worth no number of examples; {behind}"
     return f"{level}: one source is worth {line['said']} I/O pairs answered directly, stage 1 not counted; {behind}"
 
@@ -182,6 +185,8 @@ def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int],
     pair = float(most["tokens of a program"] / most["different pairs"])
     pairs = float(table[table["mode"] == mode].iloc[0]["pairs"])
     said = f"A source has {source:.0f} supervised tokens, an I/O pair {pair:.1f}; stage 1 has {first:,.0f} different ones."
+    if math.isnan(pairs):
+        return f"{said} As the source is not above the floor, stage 1 is not paid back."
     if pairs < 0:
         return f"{said} As a source is worth less than {counts[0]} pairs, stage 1 is never paid back."
     beyond = math.isinf(pairs)

@@ -345,18 +345,20 @@ def test_worth_needs_the_same_questions() -> None:
 
 
 def test_a_source_that_is_not_above_the_floor_has_no_worth() -> None:
-    table = crossing.worth(curve(0.02, {1: 0.0, 4: 0.01, 16: 0.01, 64: 0.01}).assign(mode="own"), COUNTS, modes=["own"], n_boot=100)
-    assert "worth no number of examples" in crossing.headline(table, COUNTS, 0.05)
-    assert "one source is worth" in crossing.headline(table, COUNTS, 0.001)
+    rows = curve(0.02, {1: 0.0, 4: 0.01, 16: 0.01, 64: 0.01}).assign(mode="own")
+    below, above = (crossing.worth(rows, COUNTS, modes=["own"], floor=floor, n_boot=100) for floor in (0.05, 0.001))
+    assert "worth no number of examples" in crossing.headline(below, COUNTS, 0.05) and below["said"][0] == "nothing: not above the floor"
+    assert "one source is worth" in crossing.headline(above, COUNTS, 0.001)
 
 
 def test_what_stage_1_costs_is_paid_back_where_pairs_cost_more_than_a_source() -> None:
     spent = pd.DataFrame([{"condition": "proactive", "tokens of a program": 100.0, "tokens of stage 1": 9000, "different pairs": 0},
                           {"condition": "io_only(64, uniform)", "tokens of a program": 320.0, "tokens of stage 1": 9000, "different pairs": 64}])  # fmt: skip
-    worth = {pairs: pd.DataFrame([{"mode": "own", "pairs": pairs}]) for pairs in (40.0, 10.0, math.inf, -math.inf)}
+    worth = {pairs: pd.DataFrame([{"mode": "own", "pairs": pairs}]) for pairs in (40.0, 10.0, math.inf, -math.inf, math.nan)}
     said = {pairs: crossing.with_stage1(spent, table, COUNTS) for pairs, table in worth.items()}
     assert "saves 100 tokens" in said[40.0] and "after about 90 programs" in said[40.0]
     assert "no saving is shown" in said[10.0] and "at most 41 programs" in said[math.inf] and "never paid back" in said[-math.inf]
+    assert "not above the floor" in [text for pairs, text in said.items() if math.isnan(pairs)][0]
 
 
 def test_costs_are_those_of_the_documents() -> None:
