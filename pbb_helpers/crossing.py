@@ -14,7 +14,7 @@ from pbb_helpers.demonstrations import pairs as drawn_pairs
 from pbb_helpers.documents import Example
 from pbb_helpers.plan import Experiment
 from pbb_helpers.programs import UsageError
-from pbb_helpers.specs import DECLARATIONS
+from pbb_helpers.specs import StageSpec
 from pbb_helpers.stages import build_stage
 
 SOURCE = "proactive"
@@ -64,8 +64,8 @@ def _rising(curve: Sequence[float]) -> np.ndarray:
     return np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
 
 
-def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], score: str = "score", group: str = "without_io", n_boot: int = 2000,
-          seed: int = 0) -> pd.DataFrame:  # fmt: skip
+def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], score: str = "score", floor: float = -1.0, group: str = "without_io",
+          n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:  # fmt: skip
     """Returns, for each mode, how many I/O pairs the source is worth, with a 95 % interval: programs are resampled, the same in every condition.
 
     Args:
@@ -73,10 +73,11 @@ def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], sc
         counts: The numbers of pairs, rising; each has its condition io_only(k, uniform).
         modes: Ways of answering.
         score: "score" (exactly right) or "letters" (a column with shares).
+        floor: What needs no knowledge of the program: a source that is not above it is worth no number of pairs.
 
     Returns:
-        mode, source (the accuracy of proactive), pairs, low, high (-inf below the fewest pairs, inf beyond the most; NaN ends with fewer programs
-        than can be resampled), said (the three in words), n, n_programs, n_seeds.
+        mode, source (the accuracy of proactive), pairs, low, high (-inf below the fewest pairs, inf beyond the most; NaN where the source is not
+        above the floor, NaN ends with fewer programs than can be resampled), said (the three in words), n, n_programs, n_seeds.
 
     Raises:
         UsageError: The conditions were not asked the same questions.
@@ -100,9 +101,11 @@ def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], sc
             # An end is one of the resamples' own numbers: between one and infinity there is nothing to interpolate.
             low, high = np.quantile(crossing(counts, drawn[:, 1:], drawn[:, 0]), [0.025, 0.975], method="nearest").tolist()
         said = f"{in_words(pairs, counts)} (95 % interval: {in_words(low, counts)} to {in_words(high, counts)})"
+        said = f"{in_words(pairs, counts)} (no interval: few programs)" if math.isnan(low) else said
+        if once[0, 0] <= floor:
+            pairs, low, high, said = math.nan, math.nan, math.nan, "nothing: not above the floor"
         lines.append({"mode": mode, "source": float(once[0, 0]), "pairs": pairs, "low": low, "high": high,
-                      "said": said if not math.isnan(low) else f"{in_words(pairs, counts)} (no interval: few programs)",
-                      "n": len(cells[0]), "n_programs": len(tables[0][0]), "n_seeds": len(tables[0][2])})  # fmt: skip
+                      "said": said, "n": len(cells[0]), "n_programs": len(tables[0][0]), "n_seeds": len(tables[0][2])})  # fmt: skip
     return pd.DataFrame(lines)
 
 
@@ -127,7 +130,7 @@ def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, mode: str
     line = table[table["mode"] == mode].iloc[0]
     behind = f"n = {line['n']} answers over {line['n_programs']} programs, {line['n_seeds']} seed{'' if line['n_seeds'] == 1 else 's'}"
     level = f"source alone answers {100 * line['source']:.0f} % of calls of w/o IO programs in recall mode (floor {100 * floor:.0f} %)"
-    if line["source"] <= floor:
+    if math.isnan(line["pairs"]):
         return f"{level}: not above the floor, so that it is worth no number of examples; {behind}"
     return f"{level}: one source is worth {line['said']} I/O pairs answered directly, stage 1 not counted; {behind}"
 
@@ -143,26 +146,29 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
 
     count = models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
     dataset = plan.dataset(plan.seeds[0])
-    lines = []
+
+    def documents(spec: StageSpec) -> int:
+        tokens = plan.budget.match == "tokens"
+        return len(build_stage(spec, dataset, plan.budget, count).examples) if tokens else plan.budget.documents(spec)
+
+    shown = build_stage(condition(SOURCE).stages[0], dataset, plan.budget, count).examples
+    first = sum(count(e.completion) for e in _distinct([e for e in shown if e.group == "with_io"]))
+    n, lines = len(dataset.without_io), []
     for name in (SOURCE, *(f"io_only({k}, uniform)" for k in counts), f"io_alone({counts[-1]}, uniform)"):
-        specs = condition(name).stages
-        stages = [build_stage(spec, dataset, plan.budget, count) for spec in specs]
-        shown = drawn_pairs(specs[-1], dataset) if specs[-1].pairs else {}
-        own = _distinct([e for stage in stages for e in stage.examples if e.group == "without_io"])
-        first = _distinct([e for e in stages[0].examples if e.group == "with_io"]) if len(stages) > 1 else []
-        program, before = (sum(count(e.completion) for e in some) for some in (own, first))
-        n = len(dataset.without_io)
+        *before, last = condition(name).stages
+        inputs = drawn_pairs(last, dataset) if last.pairs else {}
+        own = [str(p.run(x)) for p in dataset.without_io for x in set(inputs[p.name])] if inputs else [p.source for p in dataset.without_io]
+        program, paid = sum(map(count, own)), first if before else 0
         lines.append({
-            "condition": name, "stage 1": len(stages[0].examples) if len(stages) > 1 else 0, "stage 2": len(stages[-1].examples),
-            "different pairs": float(np.mean([len(set(x)) for x in shown.values()])) if shown else 0.0, "tokens of a program": program / n,
-            "tokens of stage 1": before, "with stage 1": (program + before) / n,
+            "condition": name, "stage 1": sum(map(documents, before)), "stage 2": documents(last), "different pairs": len(own) / n if inputs else 0.0,
+            "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n,
         })  # fmt: skip
     return pd.DataFrame(lines)
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:
-    """Returns one document for each program, kind and input; a description, or source, is the same in every template."""
-    return list({(e.program, "source" if e.kind in DECLARATIONS else e.kind, e.input): e for e in examples}.values())
+    """Returns one document for each program, kind and input: templates apart, the others say the same again."""
+    return list({(e.program, e.kind, e.input): e for e in examples}.values())
 
 
 def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int], mode: str = "own") -> str:
@@ -179,6 +185,8 @@ def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int],
     pair = float(most["tokens of a program"] / most["different pairs"])
     pairs = float(table[table["mode"] == mode].iloc[0]["pairs"])
     said = f"A source has {source:.0f} supervised tokens, an I/O pair {pair:.1f}; stage 1 has {first:,.0f} different ones."
+    if math.isnan(pairs):
+        return f"{said} As the source is not above the floor, stage 1 is not paid back."
     if pairs < 0:
         return f"{said} As a source is worth less than {counts[0]} pairs, stage 1 is never paid back."
     beyond = math.isinf(pairs)

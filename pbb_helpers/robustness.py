@@ -74,7 +74,7 @@ def frequent_values(skewed: Distribution, share: float = KEPT) -> tuple[int, ...
 
 def by_value(answers: pd.DataFrame, *, group: str = "without_io") -> pd.DataFrame:
     """Returns the table of `statistics.results` for each bin of values: columns condition, mode, group, bin, seed, n, accuracy, …"""
-    return statistics.results(answers[answers["group"] == group], n_boot=200, by=["condition", "mode", "group", "bin"])
+    return statistics.results(answers[answers["group"] == group], by=["condition", "mode", "group", "bin"])
 
 
 def summary(
@@ -108,7 +108,8 @@ def summary(
         about = {"condition": condition, "mode": mode}
         size = {"worst_at": worst_at, "n": len(cell), "n_programs": len(sums), "n_seeds": cell["seed"].nunique()}
         for name in MEASURES:
-            low, high = (np.nan, np.nan) if spread is None else np.nanquantile(spread[name], [0.025, 0.975])
+            known = spread is not None and not np.isnan(spread[name]).all()
+            low, high = np.nanquantile(spread[name], [0.025, 0.975]) if known else (np.nan, np.nan)
             lines.append(about | {"measure": name, "accuracy": float(point[name][0]), "low": float(low), "high": float(high)} | size)
     return pd.DataFrame(lines)
 
@@ -161,14 +162,15 @@ def _worst(weights: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> np.ndar
 
 
 def claims(predictions: Mapping[str, Sequence[findings.Prediction]], answers: pd.DataFrame, frequent: Sequence[int]) -> pd.DataFrame:
-    """Returns `findings.claims` of each side's predictions on the answers of that side, each claim under its side.
+    """Returns `findings.claims` of each side's predictions on the answers of that side, each claim under its side; a side without any is left out.
 
     Args:
         predictions: By side, a name in `SIDES`.
         answers: From `with_values`.
         frequent: The values that count as frequent; all others are rare.
     """
-    found = [findings.claims(some, _side(answers, side, frequent)).assign(side=side) for side, some in predictions.items()]
+    asked = {side: _side(answers, side, frequent) for side in predictions}
+    found = [findings.claims(some, asked[side]).assign(side=side) for side, some in predictions.items() if len(asked[side])]
     table = pd.concat(found, ignore_index=True)
     return table.assign(claim=table["side"] + ": " + table["claim"]).drop(columns="side")
 

@@ -112,6 +112,11 @@ def test_pairs_alone_take_the_documents_of_both_stages_and_show_no_source() -> N
     assert {(e.group, e.kind) for e in stage.examples if e.group != "replay"} == {("without_io", "direct")}
 
 
+def test_both_notebooks_share_what_they_can() -> None:
+    one, other = robust()[0], efficient()[0]
+    assert one.dataset(0) == other.dataset(0) and one.budget == other.budget, "stage 1 and proactive are trained once for both"
+
+
 def test_parameters_change_what_they_name() -> None:
     plan, arms = robust(
         pairs=16, distribution="natural(0.5)", match="tokens", texts="letters", n_texts=60, n_eval_inputs=5, inputs_per_program=7
@@ -216,6 +221,23 @@ def test_summary_does_not_hang_on_the_order_of_rows_and_counts_each_shift_alike(
     more = pd.concat([KNOWN, KNOWN[KNOWN["input"].str.contains("13")].assign(input="'EGG', 13")], ignore_index=True)
     mean = measured(robustness.summary(robustness.with_values(more), (13,), n_boot=5), ARMS.skewed, "mean")["accuracy"]
     assert mean == pytest.approx(measured(table, ARMS.skewed, "mean")["accuracy"]), "ROT13 asked more often weighs no more"
+
+
+def test_numbers_have_bins_and_a_side_without_answers_is_left_out() -> None:
+    rows = answers({ARMS.skewed: lambda k: 0.2, ARMS.even: lambda k: 0.6})
+    numbers = rows.assign(
+        input=[float(re.search(r"\d+", x)[0]) + 20 for x in rows["input"]], gold="17", answer=["17" if r else None for r in rows["correct"]]
+    )
+    numbers = numbers.drop_duplicates(["condition", "seed", "program", "input"])
+    scored = robustness.with_values(numbers, width=10)
+    assert sorted(set(scored["bin"])) == [20, 30, 40] and set(scored["value"]) == {k + 20 for k in SHIFTS}
+    said = {side: [findings.Prediction("skew hurts", ARMS.skewed, ARMS.even, "direct", "below")] for side in robustness.SIDES}
+    assert list(robustness.claims(said, scored, (0, 1))["claim"]) == ["everywhere: skew hurts", "where rare: skew hurts"]
+    table = robustness.summary(scored, (0, 1), n_boot=50)
+    assert math.isnan(measured(table, ARMS.even, "gap")["accuracy"]) and measured(table, ARMS.even, "rare")["accuracy"] == pytest.approx(
+        0.6, abs=0.05
+    )
+    assert "where frequent" not in robustness.headline(scored, ARMS.skewed, ARMS.even, (0, 1), mode="direct")
 
 
 def test_few_programs_have_no_interval() -> None:
@@ -323,18 +345,20 @@ def test_worth_needs_the_same_questions() -> None:
 
 
 def test_a_source_that_is_not_above_the_floor_has_no_worth() -> None:
-    table = crossing.worth(curve(0.02, {1: 0.0, 4: 0.01, 16: 0.01, 64: 0.01}).assign(mode="own"), COUNTS, modes=["own"], n_boot=100)
-    assert "worth no number of examples" in crossing.headline(table, COUNTS, 0.05)
-    assert "one source is worth" in crossing.headline(table, COUNTS, 0.001)
+    rows = curve(0.02, {1: 0.0, 4: 0.01, 16: 0.01, 64: 0.01}).assign(mode="own")
+    below, above = (crossing.worth(rows, COUNTS, modes=["own"], floor=floor, n_boot=100) for floor in (0.05, 0.001))
+    assert "worth no number of examples" in crossing.headline(below, COUNTS, 0.05) and below["said"][0] == "nothing: not above the floor"
+    assert "one source is worth" in crossing.headline(above, COUNTS, 0.001)
 
 
 def test_what_stage_1_costs_is_paid_back_where_pairs_cost_more_than_a_source() -> None:
     spent = pd.DataFrame([{"condition": "proactive", "tokens of a program": 100.0, "tokens of stage 1": 9000, "different pairs": 0},
                           {"condition": "io_only(64, uniform)", "tokens of a program": 320.0, "tokens of stage 1": 9000, "different pairs": 64}])  # fmt: skip
-    worth = {pairs: pd.DataFrame([{"mode": "own", "pairs": pairs}]) for pairs in (40.0, 10.0, math.inf, -math.inf)}
+    worth = {pairs: pd.DataFrame([{"mode": "own", "pairs": pairs}]) for pairs in (40.0, 10.0, math.inf, -math.inf, math.nan)}
     said = {pairs: crossing.with_stage1(spent, table, COUNTS) for pairs, table in worth.items()}
     assert "saves 100 tokens" in said[40.0] and "after about 90 programs" in said[40.0]
     assert "no saving is shown" in said[10.0] and "at most 41 programs" in said[math.inf] and "never paid back" in said[-math.inf]
+    assert "not above the floor" in [text for pairs, text in said.items() if math.isnan(pairs)][0]
 
 
 def test_costs_are_those_of_the_documents() -> None:
