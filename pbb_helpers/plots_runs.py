@@ -53,7 +53,9 @@ def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "
             lines = shown[(shown["mode"] == mode) & (shown["of_run"] == run)].set_index("condition")
             _dots(ax, lines, conditions, place, len(runs))
             for floor in _floor(floors, run, mode):
-                ax.axvline(floor, color=RUN_STYLES[place][0], linestyle=FLOOR_LINE["linestyle"], linewidth=1.1, zorder=1.5)
+                shade, mark, _ = RUN_STYLES[place]
+                ax.axvline(floor, color=shade, linestyle=FLOOR_LINE["linestyle"], linewidth=1.1, zorder=1.5, marker=mark, markevery=[1], markersize=4.5,
+                           clip_on=False)  # fmt: skip
         ax.set_title(label(mode))
         ax.set_yticks(range(len(conditions)), [label(name) for name in conditions])
         ax.set_ylim(len(conditions) - 0.5, -0.5)
@@ -141,6 +143,6 @@ def _legend(fig: Figure, runs: Sequence[str], *, line: bool, floors: bool = Fals
     ]
     if floors:
         handles.append(
-            Line2D([], [], color=GREY, linestyle=FLOOR_LINE["linestyle"], linewidth=1.1, label="floor of the run of that colour")
+            Line2D([], [], color=GREY, linestyle=FLOOR_LINE["linestyle"], linewidth=1.1, label="floor of the run with that mark")
         )
     fig.legend(handles=handles, loc="outside upper center", ncols=min(len(runs), 2))

@@ -235,7 +235,7 @@ def test_a_floor_stands_at_its_accuracy_in_the_colour_of_its_run(runs: Path) -> 
     assert lines == {plots_runs.RUN_STYLES[0][0]: 0.12, plots_runs.RUN_STYLES[1][0]: 0.31}
     assert not [line for line in recall.lines if line.get_linestyle() == "--" and list(line.get_ydata()) == [0, 1]]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == [B, A, "floor of the run of that colour"]
+    assert legend == [B, A, "floor of the run with that mark"]
     bare = plots_runs.accuracy_by_run(table, modes=["cot"])
     assert [text.get_text() for text in bare.legends[0].get_texts()] == [B, A]
 
