@@ -22,9 +22,9 @@ from pbb_helpers.datasets import held_out_part
 from pbb_helpers.demonstrations import exposures
 from pbb_helpers.distributions import distribution, value
 from pbb_helpers.documents import call_document
+from pbb_helpers.explore_distributions import DistributionPanel
 from pbb_helpers.leaks import LeakError, leak_check
 from pbb_helpers.plan import Experiment
-from pbb_helpers.explore_distributions import DistributionPanel
 from pbb_helpers.programs import UsageError, family, to_cell
 from pbb_helpers.questions import calls_asked, floors, held_out_inputs, modes_of
 from pbb_helpers.stages import build_stage
