@@ -14,7 +14,7 @@ from pbb_helpers import cli_sweep
 from pbb_helpers.markup import shortened, visible
 
 if TYPE_CHECKING:
-    from pbb_helpers.run_record import RunResult
+    from pbb_helpers.running.run_record import RunResult
 
 app = typer.Typer(
     name="pbb",
@@ -56,9 +56,9 @@ def run(
 
     Example: pbb run notebooks/01_proactive.ipynb -p profile full -p seeds 0,1,2
     """
-    from pbb_helpers import runner
-    from pbb_helpers.run_record import Stopped
-    from pbb_helpers.terminal import Terminal
+    from pbb_helpers.running import runner
+    from pbb_helpers.running.run_record import Stopped
+    from pbb_helpers.running.terminal import Terminal
 
     given = _pairs(parameter or [])
     if profile and given.setdefault("profile", profile) != profile:
@@ -100,7 +100,7 @@ def _conclude(result: RunResult, out: Path, reports: Path | None) -> None:
 
 def _render(out: Path, reports: Path, notebook: str | None, figures: Path = Path("figures")) -> tuple[list[Path], bool]:
     """Returns the pages, and whether every run could be rendered; what could not is said on stderr."""
-    from pbb_helpers.report_index import render_all
+    from pbb_helpers.sharing.report_index import render_all
 
     paths, problems = render_all(out, reports, notebook, figures)
     for problem in problems:
@@ -138,7 +138,7 @@ def report(
 
     Example: pbb report --publish docs
     """
-    from pbb_helpers.run_record import all_runs
+    from pbb_helpers.running.run_record import all_runs
 
     name = _name(notebook, out)
     if not all_runs(out):
@@ -155,7 +155,7 @@ def report(
 
 
 def _share(runs: list[RunResult], reports: Path, figures: Path, publish: Path | None, zip_file: Path | None) -> None:
-    from pbb_helpers import share
+    from pbb_helpers.sharing import share
 
     site = share.pages(runs, reports, figures)
     if publish:
@@ -169,7 +169,7 @@ def _share(runs: list[RunResult], reports: Path, figures: Path, publish: Path | 
 def describe(notebook: Notebook) -> None:
     """Prints what a notebook asks, and its parameters with types, defaults and meaning."""
     from pbb_helpers.parameters import read_notebook, read_parameters
-    from pbb_helpers.runner import title_of
+    from pbb_helpers.running.runner import title_of
 
     node = read_notebook(notebook)
     known = read_parameters(node, notebook)
@@ -191,7 +191,7 @@ def results(
     """Prints the table of results (condition, mode, group, seed, n, accuracy, low, high, …) of the latest finished run."""
     import pandas as pd
 
-    from pbb_helpers.run_record import all_runs, damage_of
+    from pbb_helpers.running.run_record import all_runs, damage_of
 
     name = _name(notebook, out)
     runs = [r for r in all_runs(out, name) if r.status == "completed" and (r.folder / "results.csv").is_file()]
@@ -220,8 +220,8 @@ def record(
     readme: Annotated[Path, typer.Option(help="The file with the block of numbers.")] = Path("README.md"),
 ) -> None:
     """Makes the latest finished run of a notebook the recorded one: its figures go to figures/, its numbers into README.md."""
-    from pbb_helpers import record as recording
-    from pbb_helpers.run_record import all_runs
+    from pbb_helpers.running.run_record import all_runs
+    from pbb_helpers.sharing import record as recording
 
     name = _name(notebook, out)
     finished = [r for r in all_runs(out, name) if r.status == "completed"]
@@ -234,8 +234,8 @@ def record(
 @app.command()
 def models() -> None:
     """Lists the models of this project, those that ship and those that can be made; any hub id or folder works as well: -p model <id or folder>."""
-    from pbb_helpers.model_files import made, shipped
-    from pbb_helpers.recipes import LADDER
+    from pbb_helpers.training.model_files import made, shipped
+    from pbb_helpers.training.recipes import LADDER
 
     cards = shipped()
     for name, card in cards.items():
@@ -260,10 +260,10 @@ def pretrain(
     """
     import dataclasses
 
-    from pbb_helpers.corpus import Mix
+    from pbb_helpers.data.corpus import Mix
     from pbb_helpers.parameters import Parameter, resolve
-    from pbb_helpers.pretrain import main
-    from pbb_helpers.recipes import PretrainSettings
+    from pbb_helpers.training.pretrain import main
+    from pbb_helpers.training.recipes import PretrainSettings
 
     every = (*dataclasses.fields(PretrainSettings), *dataclasses.fields(Mix))
     fields = [f for f in every if f.name != "name" and f.default is not dataclasses.MISSING]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pbb_helpers.slurm import SlurmOptions
-    from pbb_helpers.sweep import Sweep
-    from pbb_helpers.sweep_run import Backend, Outcome
+    from pbb_helpers.running.slurm import SlurmOptions
+    from pbb_helpers.running.sweep import Sweep
+    from pbb_helpers.running.sweep_run import Backend, Outcome
 
 app = typer.Typer(rich_markup_mode=None)
 Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.")]
@@ -59,11 +59,11 @@ def sweep(
 
     Example: pbb sweep notebooks/01_proactive.ipynb -p lr 1e-3,3e-4 -p seeds 0:3 --dry-run
     """
-    from pbb_helpers.grid import read_grid
     from pbb_helpers.parameters import read_notebook, read_parameters
     from pbb_helpers.programs import UsageError, did_you_mean
-    from pbb_helpers.run_table import console, plan_table
-    from pbb_helpers.sweep import default_jobs, estimates, make_sweep
+    from pbb_helpers.running.grid import read_grid
+    from pbb_helpers.running.run_table import console, plan_table
+    from pbb_helpers.running.sweep import default_jobs, estimates, make_sweep
 
     if on not in ("here", "slurm"):
         raise did_you_mean("place", on, ("here", "slurm"))
@@ -106,7 +106,7 @@ def _devices(gpus: str | None) -> list[str]:
 
 def _slurm_options(partition: str | None, time: str, cpus: int, gpus: int, more: list[str]) -> SlurmOptions:
     from pbb_helpers.programs import UsageError
-    from pbb_helpers.slurm import SlurmOptions, minutes
+    from pbb_helpers.running.slurm import SlurmOptions, minutes
 
     bad = next((item for item in more if "=" not in item), None)
     if bad is not None:
@@ -127,7 +127,7 @@ def _pairs(items: list[str]) -> list[tuple[str, str]]:
 
 def _plan_line(planned: Sweep, todo: int, jobs: int, times: dict[str, float]) -> str:
     from pbb_helpers.progress import duration
-    from pbb_helpers.sweep import time_left
+    from pbb_helpers.running.sweep import time_left
 
     count = len(planned.points)
     expected = [times.get(point.key) for point in planned.points if planned.state(point) != "finished"]
@@ -137,21 +137,21 @@ def _plan_line(planned: Sweep, todo: int, jobs: int, times: dict[str, float]) ->
 
 
 def _backend(planned: Sweep, on: str, jobs: int, devices: list[str], options: SlurmOptions) -> Backend:
-    from pbb_helpers.slurm import Slurm
-    from pbb_helpers.sweep_run import Local
+    from pbb_helpers.running.slurm import Slurm
+    from pbb_helpers.running.sweep_run import Local
 
     return Slurm(planned, jobs, options) if on == "slurm" else Local(planned, jobs, devices)
 
 
 def _watch(planned: Sweep, backend: Backend, times: dict[str, float], jobs: int) -> Outcome:
-    from pbb_helpers.sweep_run import watch
+    from pbb_helpers.running.sweep_run import watch
 
     return watch(planned, backend, times, jobs)
 
 
 def _show(planned: Sweep, outcome: Outcome) -> None:
-    from pbb_helpers.run_logs import log_lines
-    from pbb_helpers.run_table import console, settings, summary, sweep_table
+    from pbb_helpers.running.run_logs import log_lines
+    from pbb_helpers.running.run_table import console, settings, summary, sweep_table
 
     console().print(sweep_table(planned, outcome.statuses))
     print(summary(outcome.statuses.values()))
@@ -165,7 +165,7 @@ def _show(planned: Sweep, outcome: Outcome) -> None:
 
 
 def _render(out: Path, reports: Path, notebook: str) -> None:
-    from pbb_helpers.report_index import render_all
+    from pbb_helpers.sharing.report_index import render_all
 
     paths, problems = render_all(out, reports, notebook)
     for path in paths:
@@ -181,10 +181,10 @@ def status(
 ) -> None:
     """Shows every run: its parameters, its state, how far it is, and whether it waits in Slurm's queue."""
     from pbb_helpers.programs import UsageError
-    from pbb_helpers.run_logs import find_runs
-    from pbb_helpers.run_record import all_runs
-    from pbb_helpers.run_table import console, runs_table
-    from pbb_helpers.slurm import queued_runs
+    from pbb_helpers.running.run_logs import find_runs
+    from pbb_helpers.running.run_record import all_runs
+    from pbb_helpers.running.run_table import console, runs_table
+    from pbb_helpers.running.slurm import queued_runs
 
     queue = queued_runs(out)
     runs = find_runs(out, notebook) if notebook else all_runs(out)
@@ -203,7 +203,7 @@ def logs(
     out: Runs = Path("runs"),
 ) -> None:
     """Prints the last lines of what a run printed, and the traceback if a cell failed."""
-    from pbb_helpers.run_logs import find_runs, log_lines
+    from pbb_helpers.running.run_logs import find_runs, log_lines
 
     found = find_runs(out, run)[0]
     print(f"{found.folder.parent.name}/{found.folder.name}: {found.status}", file=sys.stderr)
@@ -223,7 +223,7 @@ def clean(
 
     A finished run goes only when its key is given, a running one never. Checkpoints in the store stay: a killed run still goes on from them.
     """
-    from pbb_helpers.cleaning import delete, leftovers
+    from pbb_helpers.running.cleaning import delete, leftovers
 
     found = leftovers(out, runs or [])
     for leftover in found:

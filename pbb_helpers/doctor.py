@@ -22,13 +22,14 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from pbb_helpers import provenance, report
+from pbb_helpers import provenance
 from pbb_helpers.disk import Damage, held, lock, write_text
-from pbb_helpers.model_files import check_folder, hash_files, shipped
 from pbb_helpers.programs import UsageError
-from pbb_helpers.report_index import render_all
-from pbb_helpers.run_record import RunResult, all_runs, damage_of
-from pbb_helpers.store import Store, left_over, set_aside, sweep
+from pbb_helpers.running.run_record import RunResult, all_runs, damage_of
+from pbb_helpers.sharing import report
+from pbb_helpers.sharing.report_index import render_all
+from pbb_helpers.training.model_files import check_folder, hash_files, shipped
+from pbb_helpers.training.store import Store, left_over, set_aside, sweep
 
 DISTRIBUTION = "pbb-helpers"
 ROOM = 500e6  # bytes; a quick run leaves about 60 MB

@@ -171,7 +171,7 @@ class LiveCurves:
 
         import pandas as pd
 
-        from pbb_helpers import plots
+        from pbb_helpers.figures import plots
 
         buffer = io.BytesIO()
         plots.training_curves(pd.DataFrame(self.lines)).savefig(buffer, format="png", dpi=80)

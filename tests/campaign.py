@@ -37,10 +37,10 @@ KINDS = (
 
 def experiment(model: str):
     """Returns the smallest experiment with two stages, asked in two ways only."""
-    from pbb_helpers.budget import Budget
-    from pbb_helpers.conditions import CONDITIONS
-    from pbb_helpers.plan import Experiment
-    from pbb_helpers.settings import TrainSettings
+    from pbb_helpers.data.budget import Budget
+    from pbb_helpers.data.conditions import CONDITIONS
+    from pbb_helpers.data.plan import Experiment
+    from pbb_helpers.data.settings import TrainSettings
 
     CONDITIONS["proactive"] = replace(CONDITIONS["proactive"], modes=("direct", "source"))
     settings = TrainSettings(rank=2, alpha=4, batch_size=4, dropout=0.1, dtype="float32", checkpoint_every=2, log_every=1)
@@ -80,7 +80,7 @@ class Campaign:
 
     def everything(self, root: Path) -> None:
         """Runs the experiment in this process and leaves its table."""
-        from pbb_helpers.jobs import jobs, run_job
+        from pbb_helpers.experiments.jobs import jobs, run_job
 
         rows = [row for job in jobs(self.plan) for row in run_job(job, root)[0]]
         (self.folder / f"{root.name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -118,7 +118,7 @@ class Campaign:
 
     def finished(self, root: Path) -> dict[str, tuple[str, int]]:
         """Returns, for each whole finished stage and set of rows, a hash of its results and the time of its manifest."""
-        from pbb_helpers.store import Store, digest
+        from pbb_helpers.training.store import Store, digest
 
         store, found = Store(root), {}
         for manifest in sorted((*root.glob("*/manifest.json"), *root.glob("*/rows/*/manifest.json"))):
@@ -232,7 +232,7 @@ class Campaign:
 
     def damage(self) -> tuple[str, str | None]:
         """One file of a finished or unfinished store is cut, has a bit turned, or is something else."""
-        from pbb_helpers.store import Store
+        from pbb_helpers.training.store import Store
 
         halfway = self.number % 4 == 3
         self.copy(self.halfway if halfway else self.reference, self.root)
@@ -285,7 +285,7 @@ class Campaign:
         log.unlink(missing_ok=True)
 
         def work() -> None:
-            from pbb_helpers import train
+            from pbb_helpers.training import train
 
             real = train.Training.run
 
@@ -335,7 +335,7 @@ class Campaign:
 
     def rendering(self) -> tuple[str, str | None]:
         """A signal or a full disk at a random moment of rendering: a page is whole or not there."""
-        from pbb_helpers.report_index import render_all
+        from pbb_helpers.sharing.report_index import render_all
 
         runs, reports = self.folder / "runs", self.folder / "reports"
         if not runs.is_dir():
@@ -381,7 +381,7 @@ def write_runs(folder: Path) -> None:
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-    from pbb_helpers.run_record import RunResult, seal
+    from pbb_helpers.running.run_record import RunResult, seal
 
     for name in ("one", "two"):
         run = folder / name / "0123456789ab"
@@ -403,7 +403,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from pbb_helpers import evaluate, models, train  # noqa: F401
+    from pbb_helpers.training import evaluate, models, train  # noqa: F401
 
     models.load(model, device="cpu")
     for line in Campaign(model, Path(folder), int(seed), mount == "mount").run(int(count)):

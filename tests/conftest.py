@@ -44,7 +44,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 @pytest.fixture
 def tiny_llama(tiny_folder):
     """Returns a fresh `LoadedModel` of the tiny Llama: every test may change its weights."""
-    from pbb_helpers.models import load
+    from pbb_helpers.training.models import load
 
     return load(str(tiny_folder("llama")), device="cpu")
 
@@ -52,7 +52,7 @@ def tiny_llama(tiny_folder):
 @pytest.fixture
 def tiny_qwen3(tiny_folder):
     """Returns a fresh `LoadedModel` of the tiny Qwen3, the one with a chat template."""
-    from pbb_helpers.models import load
+    from pbb_helpers.training.models import load
 
     return load(str(tiny_folder("qwen3")), device="cpu")
 
@@ -127,7 +127,7 @@ def shipped_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a tiny random model with the tokenizer of the shipped ones (trained on a small sample): read-only."""
     from dataclasses import replace
 
-    from pbb_helpers.pretrain import PretrainSettings, build_tokenizer, new_model
+    from pbb_helpers.training.pretrain import PretrainSettings, build_tokenizer, new_model
 
     folder = tmp_path_factory.mktemp("shipped-like")
     tokenizer = build_tokenizer(folder, sample=300)
@@ -144,9 +144,9 @@ def plan(shipped_like: Path):
     """Returns an experiment of the smallest size: the conditions of the main one, two seeds, stages of 5 and 3 steps of 4 documents."""
     from dataclasses import replace
 
-    from pbb_helpers.budget import Budget
-    from pbb_helpers.plan import Experiment
-    from pbb_helpers.settings import TrainSettings
+    from pbb_helpers.data.budget import Budget
+    from pbb_helpers.data.plan import Experiment
+    from pbb_helpers.data.settings import TrainSettings
 
     settings = TrainSettings(rank=2, alpha=4, batch_size=4, dtype="float32", checkpoint_every=2, log_every=1)
     return Experiment(

@@ -14,12 +14,13 @@ import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 
-from pbb_helpers import markup, report
-from pbb_helpers.documents import MODES
-from pbb_helpers.evaluate import parse_answer
+from pbb_helpers import markup
+from pbb_helpers.data.documents import MODES
 from pbb_helpers.parameters import check, parse, parse_cell, resolve
 from pbb_helpers.programs import UsageError
-from pbb_helpers.runner import parameters_key
+from pbb_helpers.running.runner import parameters_key
+from pbb_helpers.sharing import report
+from pbb_helpers.training.evaluate import parse_answer
 
 CHARACTERS = [*"0123456789+-._eEjxX()[]{}<>'\"\\/&#;:=,|*@!%$ \t\n\r", "\0", "\x1b", "\x85", "\x9b", "\xa0", "\xad", "\u0663", "\u2028",
               "\u202e", "\u200b", "\ufeff", "\uff15", "\ud800", "\udcff", "\U0001f642", "\U000e0041", "é", "中", "אב"]  # fmt: skip
@@ -116,7 +117,7 @@ def parameter(random_: random.Random) -> str:
 
 def ast_literal(value: object) -> object:
     """Returns the value as a notebook would get it."""
-    from pbb_helpers.engine import Literals
+    from pbb_helpers.running.engine import Literals
 
     namespace: dict = {"__builtins__": {}}
     exec(Literals.codify({"x": value}), namespace)

@@ -11,8 +11,10 @@ from typing import Any
 
 from notebooks_for_tests import write_notebook
 
-from pbb_helpers import experiment, notebook, profiles, statistics
-from pbb_helpers.run_record import RunResult, now, process_start, seal
+from pbb_helpers import notebook
+from pbb_helpers.analysis import statistics
+from pbb_helpers.experiments import experiment, profiles
+from pbb_helpers.running.run_record import RunResult, now, process_start, seal
 
 CONDITIONS = ("in_context", "stage1_only", "proactive")
 

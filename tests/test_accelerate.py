@@ -15,10 +15,10 @@ import pytest
 from safetensors.torch import load_file
 
 import pbb_helpers
-from pbb_helpers import models, parallel, train
-from pbb_helpers.documents import Example
-from pbb_helpers.settings import Stage, TrainSettings
-from pbb_helpers.store import Store
+from pbb_helpers.data.documents import Example
+from pbb_helpers.data.settings import Stage, TrainSettings
+from pbb_helpers.training import models, parallel, train
+from pbb_helpers.training.store import Store
 
 ROOT = Path(pbb_helpers.__file__).parent.parent
 NAMES = ("zibble", "quorn", "florp")

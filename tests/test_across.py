@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbb_helpers import across, findings, plots_across, profiles, statistics
+from pbb_helpers.analysis import findings, statistics
+from pbb_helpers.experiments import across, profiles
+from pbb_helpers.figures import plots_across
 from pbb_helpers.programs import UsageError
-from pbb_helpers.recipes import LADDER
+from pbb_helpers.training.recipes import LADDER
 
 MODELS = ("one", "other")
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers import documents, statistics
+from pbb_helpers.analysis import statistics
+from pbb_helpers.data import documents
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.names import POOL, draw_names, made_up_names
 from pbb_helpers.programs import UsageError, behaviour, family

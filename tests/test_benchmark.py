@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pbb_helpers import answering, benchmark, models, op_profile, performance
-from pbb_helpers import performance_findings as findings
-from pbb_helpers.batches import collate
-from pbb_helpers.benchmark import Missing, Ratio, Shape, Work
-from pbb_helpers.loss import head_loss
-from pbb_helpers.performance import Plan
-from pbb_helpers.performance_findings import Prediction
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.performance import answering, benchmark, op_profile, performance
+from pbb_helpers.performance import performance_findings as findings
+from pbb_helpers.performance.benchmark import Missing, Ratio, Shape, Work
+from pbb_helpers.performance.performance import Plan
+from pbb_helpers.performance.performance_findings import Prediction
 from pbb_helpers.programs import UsageError
-from pbb_helpers.settings import TrainSettings
+from pbb_helpers.training import models
+from pbb_helpers.training.batches import collate
+from pbb_helpers.training.loss import head_loss
 
 
 class Fake:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers.descriptions import canonical, describe, find, parse, says
-from pbb_helpers.documents import EVERY_MODE, call_document, chain_of_thought, description_document, source_document
-from pbb_helpers.evaluate import Generation, score
+from pbb_helpers.data.descriptions import canonical, describe, find, parse, says
+from pbb_helpers.data.documents import EVERY_MODE, call_document, chain_of_thought, description_document, source_document
 from pbb_helpers.families import cipher_words
 from pbb_helpers.families.cipher_parts import ALPHABET, Cipher, affine, atbash, caesar, keyed, vigenere
 from pbb_helpers.families.cipher_steps import letter_by_letter
 from pbb_helpers.families.ciphers import KEYWORDS, PARTS, Ciphers
 from pbb_helpers.programs import Program, UsageError, behaviour, family, from_cell, to_cell
+from pbb_helpers.training.evaluate import Generation, score
 
 WIDE = Ciphers(max_statements=4)
 texts = st.text(ALPHABET, min_size=1, max_size=12)

@@ -11,20 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from pbb_helpers import composition_plan, composition_results, plots_composition
-from pbb_helpers.budget import Budget
-from pbb_helpers.compositions import KINDS, SHOWN, compose, kind, with_compositions
-from pbb_helpers.conditions import condition
-from pbb_helpers.datasets import Dataset, draw_dataset, generator
-from pbb_helpers.documents import MODES, call_document, chain_of_thought, source_document
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.compositions import KINDS, SHOWN, compose, kind, with_compositions
+from pbb_helpers.data.conditions import condition
+from pbb_helpers.data.datasets import Dataset, draw_dataset, generator
+from pbb_helpers.data.documents import MODES, call_document, chain_of_thought, source_document
+from pbb_helpers.data.leaks import LeakError, leak_check
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.data.stages import build_stage
+from pbb_helpers.experiments import composition_plan, composition_results
+from pbb_helpers.experiments.leak_report import leak_report
+from pbb_helpers.experiments.questions import calls_asked, floors, questions
 from pbb_helpers.families.arithmetic import Arithmetic
-from pbb_helpers.leak_report import leak_report
-from pbb_helpers.leaks import LeakError, leak_check
-from pbb_helpers.plan import Experiment
+from pbb_helpers.figures import plots_composition
 from pbb_helpers.programs import BUILTINS, Program, UsageError, behaviour, family
-from pbb_helpers.questions import calls_asked, floors, questions
-from pbb_helpers.settings import TrainSettings
-from pbb_helpers.stages import build_stage
 
 BUDGET = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16, lr=1e-3), stage1_steps=12, stage2_steps=6)
 PLAN = replace(composition_plan.SMOKE, n_with_io=16, n_without_io=10, n_eval_inputs=10, inputs_per_program=2, n_composed_with_io=8,
@@ -199,7 +200,7 @@ def test_parts_are_asked_at_exactly_the_inputs_of_the_compositions() -> None:
 
 
 def test_questions_are_counted_as_they_are_asked() -> None:
-    from pbb_helpers.jobs import jobs
+    from pbb_helpers.experiments.jobs import jobs
 
     asked = sum(len(some) for seed in PLAN.seeds for name in PLAN.conditions for some in questions(PLAN, data(seed), condition(name).modes))
     assert sum(job.questions for job in jobs(PLAN)) == asked

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers.budget import Budget
-from pbb_helpers.conditions import CONDITIONS, condition
-from pbb_helpers.datasets import Dataset, draw_dataset, generator
-from pbb_helpers.descriptions import describe, parse
-from pbb_helpers.documents import (
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.conditions import CONDITIONS, condition
+from pbb_helpers.data.datasets import Dataset, draw_dataset, generator
+from pbb_helpers.data.descriptions import describe, parse
+from pbb_helpers.data.documents import (
     EVERY_MODE,
     Example,
     call_document,
@@ -25,14 +25,14 @@ from pbb_helpers.documents import (
     in_context_document,
     source_document,
 )
+from pbb_helpers.data.leaks import LeakError, leak_check
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.data.specs import StageSpec, without_io_sources
+from pbb_helpers.data.stages import build_stage, compose
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.names import made_up_names
-from pbb_helpers.leaks import LeakError, leak_check
 from pbb_helpers.programs import Program, UsageError, behaviour, family
-from pbb_helpers.settings import TrainSettings
-from pbb_helpers.specs import StageSpec, without_io_sources
-from pbb_helpers.stages import build_stage, compose
-from pbb_helpers.store import Store
+from pbb_helpers.training.store import Store
 
 BUDGET = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16, lr=1e-3), stage1_steps=12, stage2_steps=6)
 VARIANTS = ("early(0)", "early(0.4)", "early(1)", "replay(0)", "replay(0.3)", "stage2(0.5)", "stage2(2)", "templates(1)", "templates(5)")
@@ -167,7 +167,7 @@ def test_a_planted_leak_is_caught(kind, name, number):
 
 def test_a_stage_with_a_leak_is_never_built(monkeypatch):
     data = dataset()
-    monkeypatch.setattr("pbb_helpers.stages.compose", lambda *_: [leaks(data, StageSpec("stage1"))["w/o IO call in replay"]])
+    monkeypatch.setattr("pbb_helpers.data.stages.compose", lambda *_: [leaks(data, StageSpec("stage1"))["w/o IO call in replay"]])
     with pytest.raises(LeakError):
         build_stage(condition("proactive").stages[0], data, replace(BUDGET, stage1_steps=13))
 
@@ -413,15 +413,15 @@ def test_questions_and_prompts_are_asked_about_training_inputs_only():
 # ---------------------------------------------------------------- seeds
 
 DIGEST = """
-from pbb_helpers.budget import Budget
-from pbb_helpers.conditions import CONDITIONS
-from pbb_helpers.settings import TrainSettings
-from pbb_helpers.datasets import draw_dataset
-from pbb_helpers.stages import build_stage
-from pbb_helpers.plan import Experiment
-from pbb_helpers.questions import questions
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.conditions import CONDITIONS
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.data.datasets import draw_dataset
+from pbb_helpers.data.stages import build_stage
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.experiments.questions import questions
 from pbb_helpers.programs import family
-from pbb_helpers.store import digest
+from pbb_helpers.training.store import digest
 
 budget = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16), stage1_steps=12, stage2_steps=6)
 print(hash("zibble"))

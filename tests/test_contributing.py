@@ -14,13 +14,13 @@ import pytest
 from examples_for_tests import Block, blocks, follow
 
 from pbb_helpers import families
-from pbb_helpers.budget import Budget
-from pbb_helpers.conditions import MAIN, condition
-from pbb_helpers.datasets import draw_dataset
-from pbb_helpers.documents import chain_of_thought
-from pbb_helpers.leaks import LeakError, leak_check
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.conditions import MAIN, condition
+from pbb_helpers.data.datasets import draw_dataset
+from pbb_helpers.data.documents import chain_of_thought
+from pbb_helpers.data.leaks import LeakError, leak_check
+from pbb_helpers.data.stages import build_stage
 from pbb_helpers.programs import UsageError, behaviour, family
-from pbb_helpers.stages import build_stage
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "CONTRIBUTING.md"
@@ -105,7 +105,9 @@ def test_what_was_added_keeps_to_the_rules_of_the_repository(copy):
     )
     assert int(re.search(r"(\d+) passed", said)[1]) >= 20
     in_copy(copy, "-m", "ruff", "check", "--fix", "pbb_helpers", "notebooks")  # as the hook does: imports and commas go into their places
-    assert "would" not in in_copy(copy, "-m", "ruff", "format", "--diff", "pbb_helpers/families/bitwise.py", "pbb_helpers/conditions.py")
+    assert "would" not in in_copy(
+        copy, "-m", "ruff", "format", "--diff", "pbb_helpers/families/bitwise.py", "pbb_helpers/data/conditions.py"
+    )
 
 
 @pytest.mark.slow

@@ -10,21 +10,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbb_helpers import statistics
-from pbb_helpers.budget import Budget
-from pbb_helpers.conditions import CONDITIONS, condition
-from pbb_helpers.datasets import Dataset, draw_dataset
-from pbb_helpers.demonstrations import pairs
-from pbb_helpers.distributions import value
-from pbb_helpers.documents import EVERY_MODE, call_document, chain_of_thought, description_document, in_context_document, source_document
+from pbb_helpers.analysis import statistics
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.conditions import CONDITIONS, condition
+from pbb_helpers.data.datasets import Dataset, draw_dataset
+from pbb_helpers.data.demonstrations import pairs
+from pbb_helpers.data.distributions import value
+from pbb_helpers.data.documents import (
+    EVERY_MODE,
+    call_document,
+    chain_of_thought,
+    description_document,
+    in_context_document,
+    source_document,
+)
+from pbb_helpers.data.leaks import LeakError, leak_check
+from pbb_helpers.data.plan import Experiment, small
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.data.stages import build_stage
+from pbb_helpers.experiments.jobs import jobs, run_job
+from pbb_helpers.experiments.questions import floors, modes_of, questions
 from pbb_helpers.families.names import made_up_names
-from pbb_helpers.jobs import jobs, run_job
-from pbb_helpers.leaks import LeakError, leak_check
-from pbb_helpers.plan import Experiment, small
 from pbb_helpers.programs import Program, UsageError, behaviour, family, from_cell
-from pbb_helpers.questions import floors, modes_of, questions
-from pbb_helpers.settings import TrainSettings
-from pbb_helpers.stages import build_stage
 
 BUDGET = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16, lr=1e-3), stage1_steps=8, stage2_steps=20)
 SHOWING = (

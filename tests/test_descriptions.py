@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers import descriptions
-from pbb_helpers.descriptions import describe, find, parse
+from pbb_helpers.data import descriptions
+from pbb_helpers.data.descriptions import describe, find, parse
 from pbb_helpers.families import arithmetic_words
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.arithmetic_words import RULES

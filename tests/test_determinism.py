@@ -12,16 +12,16 @@ import os
 import pytest
 from faults import python
 
-from pbb_helpers import evaluate, models
-from pbb_helpers.datasets import draw_dataset, generator
-from pbb_helpers.documents import call_document, source_document
+from pbb_helpers.data.datasets import draw_dataset, generator
+from pbb_helpers.data.documents import call_document, source_document
 from pbb_helpers.programs import family
+from pbb_helpers.training import evaluate, models
 
 TABLE = """
 import json, sys
 from pathlib import Path
 from campaign import experiment
-from pbb_helpers.jobs import jobs, run_job
+from pbb_helpers.experiments.jobs import jobs, run_job
 
 plan = experiment(sys.argv[1])
 print(hash("zibble"))
@@ -35,10 +35,11 @@ THREADS = """
 import json, sys
 from pathlib import Path
 import torch
-from pbb_helpers import conditions, models, stages, store, train
-from pbb_helpers.budget import Budget
-from pbb_helpers.plan import Experiment
-from pbb_helpers.settings import TrainSettings
+from pbb_helpers.data import conditions, stages
+from pbb_helpers.training import models, store, train
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.data.settings import TrainSettings
 
 settings = TrainSettings(batch_size=32, dtype="float32", log_every=1)
 plan = Experiment(n_with_io=20, n_without_io=4, budget=Budget(settings, settings, stage1_steps=5, stage2_steps=1))

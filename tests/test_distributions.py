@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers.distributions import SHIFT_COUNTS, Distribution, distribution, parse_name, value
-from pbb_helpers.plots_distributions import probabilities
+from pbb_helpers.data.distributions import SHIFT_COUNTS, Distribution, distribution, parse_name, value
+from pbb_helpers.figures.plots_distributions import probabilities
 from pbb_helpers.programs import UsageError, family
 
 SHIFTS = range(1, 26)

@@ -21,11 +21,14 @@ import yaml
 from examples_for_tests import blocks, follow
 from notebooks_for_tests import write_notebook
 from runs_for_tests import write_run
+from test_layers import LAYERS
 
-from pbb_helpers import cli, grid, notebook, overview
+from pbb_helpers import cli, notebook
+from pbb_helpers.figures import overview
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_record import RunResult, seal
+from pbb_helpers.running import grid
+from pbb_helpers.running.run_record import RunResult, seal
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
@@ -233,11 +236,15 @@ def test_every_notebook_has_its_line():
     assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_every_module_has_its_place_in_the_package_listing():
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## The package")[1].split("```")[1]
-    modules = {path.name for path in (ROOT / "pbb_helpers").glob("*.py") if not path.name.startswith("__")}
+def test_every_folder_of_the_package_has_its_line_and_every_module_that_is_named_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## The package")[1].split("\n## ")[0]
+    folders = {path.parent.name for path in (ROOT / "pbb_helpers").glob("*/__init__.py")}
+    assert re.findall(r"^(\w+)/", text, re.MULTILINE) == [name for name in LAYERS if name in folders] and folders == set(LAYERS)
+    modules = {path.name for path in (ROOT / "pbb_helpers").rglob("*.py")}
     named = set(re.findall(r"\b\w+\.py\b", text))
-    assert sorted(modules - named) == [] and sorted(named - modules) == []
+    assert sorted(named - modules) == []
+    beside = {path.name for path in (ROOT / "pbb_helpers").glob("*.py") if not path.name.startswith("__")}
+    assert {"programs.py", "notebook.py", "cli.py", "cli_sweep.py", "doctor.py"} <= named & beside
 
 
 def test_the_picture_shows_what_the_documents_say():

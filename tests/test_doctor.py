@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from campaign import write_runs
 
-from pbb_helpers import doctor, model_files
+from pbb_helpers import doctor
 from pbb_helpers.cli import main
 from pbb_helpers.disk import lock
-from pbb_helpers.report_index import render_all
-from pbb_helpers.run_record import read_run
-from pbb_helpers.store import Store
+from pbb_helpers.running.run_record import read_run
+from pbb_helpers.sharing.report_index import render_all
+from pbb_helpers.training import model_files
+from pbb_helpers.training.store import Store
 
 KEY = "ab" * 32
 

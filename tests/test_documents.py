@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers.descriptions import describe
-from pbb_helpers.documents import (
+from pbb_helpers.data.descriptions import describe
+from pbb_helpers.data.documents import (
     CALL_TEMPLATES,
     CUES,
     DESCRIPTION_TEMPLATES,
@@ -114,7 +114,7 @@ def test_a_question_holds_what_its_mode_says(seed, mode, x, template, phrasing):
     assert example.completion.startswith(drawn.source) == (cue == "recall")
     assert example.completion.startswith(words + "\n") == (cue == "recall_description")
     assert (example.kind, example.input, example.answer, example.length) == (mode, x, str(drawn.run(x)), drawn.length)
-    from pbb_helpers.evaluate import parse_answer
+    from pbb_helpers.training.evaluate import parse_answer
 
     assert parse_answer(mode, example.completion) == example.answer
 

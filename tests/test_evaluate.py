@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbb_helpers import evaluate as ev
-from pbb_helpers import models
-from pbb_helpers.documents import EVERY_MODE, MODES, Example
+from pbb_helpers.data.documents import EVERY_MODE, MODES, Example
+from pbb_helpers.data.settings import TrainSettings
 from pbb_helpers.programs import UsageError
-from pbb_helpers.settings import TrainSettings
+from pbb_helpers.training import evaluate as ev
+from pbb_helpers.training import models
 
 PROMPTS = (
     "Compute zibble(5).\n",

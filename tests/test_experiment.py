@@ -16,25 +16,26 @@ import pandas as pd
 import psutil
 import pytest
 
-from pbb_helpers import evaluate, statistics, train
-from pbb_helpers.conditions import MAIN
-from pbb_helpers.descriptions import find
-from pbb_helpers.documents import WORD_MODES
-from pbb_helpers.experiment import run
-from pbb_helpers.jobs import jobs, run_job
-from pbb_helpers.leak_report import leak_report
-from pbb_helpers.plan import Experiment, small
+from pbb_helpers.analysis import statistics
+from pbb_helpers.data.conditions import MAIN
+from pbb_helpers.data.descriptions import find
+from pbb_helpers.data.documents import WORD_MODES
+from pbb_helpers.data.plan import Experiment, small
+from pbb_helpers.experiments.experiment import run
+from pbb_helpers.experiments.jobs import jobs, run_job
+from pbb_helpers.experiments.leak_report import leak_report
+from pbb_helpers.experiments.questions import held_out_inputs, modes_of
 from pbb_helpers.programs import UsageError
-from pbb_helpers.questions import held_out_inputs, modes_of
-from pbb_helpers.store import Store
+from pbb_helpers.training import evaluate, train
+from pbb_helpers.training.store import Store
 
 DRIVER = """
 import multiprocessing, os, signal, sys
 from pathlib import Path
-from pbb_helpers.budget import Budget
-from pbb_helpers.settings import TrainSettings
-from pbb_helpers.experiment import run
-from pbb_helpers.plan import Experiment
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.experiments.experiment import run
+from pbb_helpers.data.plan import Experiment
 from pbb_helpers.programs import UsageError
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
@@ -59,10 +60,10 @@ import faults
 import torch
 
 torch.set_num_threads(1)
-from pbb_helpers.budget import Budget
-from pbb_helpers.jobs import jobs, run_job
-from pbb_helpers.settings import TrainSettings
-from pbb_helpers.plan import Experiment
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.experiments.jobs import jobs, run_job
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.data.plan import Experiment
 
 plan, root = eval(sys.argv[1]), Path(sys.argv[2])
 plan.dataset(0)  # drawn once, before the forks
@@ -221,7 +222,7 @@ def test_a_condition_alone_gives_the_rows_it_has_among_others(plan, whole, tmp_p
 
 def test_models_of_one_hub_family_do_not_share_answers(plan, tmp_path, monkeypatch):
     """Their keys, "org/name@commit", begin alike."""
-    from pbb_helpers import models
+    from pbb_helpers.training import models
 
     real = models.load(plan.model, device="cpu")
     some = replace(plan, conditions=("base",), seeds=(0,))

@@ -15,15 +15,18 @@ import pytest
 import torch
 from runs_for_tests import CONDITIONS, make_runs, write_run
 
-from pbb_helpers import evaluate, explore, markup, models, past_runs, plots_runs, talk
-from pbb_helpers.documents import MODES, N_TEMPLATES, chain_of_thought
-from pbb_helpers.explore import AnswersPanel, ComparePanel, RunsPanel, Session, TalkPanel
-from pbb_helpers.explore_html import marked
+from pbb_helpers import markup
+from pbb_helpers.data.documents import MODES, N_TEMPLATES, chain_of_thought
+from pbb_helpers.data.typed_programs import EXAMPLE, read
+from pbb_helpers.explore import explore, past_runs, talk
+from pbb_helpers.explore.explore import AnswersPanel, ComparePanel, RunsPanel, Session, TalkPanel
+from pbb_helpers.explore.explore_html import marked
 from pbb_helpers.families.arithmetic import Arithmetic
+from pbb_helpers.figures import plots_runs
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_record import all_runs
-from pbb_helpers.store import Store
-from pbb_helpers.typed_programs import EXAMPLE, read
+from pbb_helpers.running.run_record import all_runs
+from pbb_helpers.training import evaluate, models
+from pbb_helpers.training.store import Store
 
 A, B, FAILED = "01_tiny/aaaa00000000", "01_tiny/bbbb00000000", "02_other/cccc00000000"
 EVIL = "<script>document.title='OWNED'</script>\u202e\x1b[31m"

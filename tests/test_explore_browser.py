@@ -11,7 +11,7 @@ import pytest
 from lab_for_tests import lab
 from runs_for_tests import make_runs, write_run
 
-from pbb_helpers.typed_programs import EXAMPLE
+from pbb_helpers.data.typed_programs import EXAMPLE
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="no playwright: pip install -e '.[test]'; the page in the browser is not tested"

@@ -23,7 +23,7 @@ from notebooks_for_tests import write_notebook
 
 from pbb_helpers.parameters import read_notebook, read_parameters
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_record import all_runs, read_run
+from pbb_helpers.running.run_record import all_runs, read_run
 
 COUNT, SEED = int(os.environ.get("PBB_FAULTS", 32)), int(os.environ.get("PBB_FAULTS_SEED", 0))
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -59,7 +59,7 @@ def test_survives(campaign, kind):
 
 def test_damaged_model_and_notebook_files_are_one_line_or_another_key(shipped_like, tmp_path):
     """No answers of a damaged model can pass for those of the whole one: it is refused, or known by another key."""
-    from pbb_helpers import models
+    from pbb_helpers.training import models
 
     draws, key = random.Random(SEED), models.load(str(shipped_like), device="cpu").key
     for number in range(max(12, COUNT // 4)):
@@ -80,7 +80,7 @@ def test_damaged_model_and_notebook_files_are_one_line_or_another_key(shipped_li
 # ---------------------------------------------------------------- a notebook
 
 BODY = """import time
-from pbb_helpers.store import Store
+from pbb_helpers.training.store import Store
 store = Store(notebook.runs_root() / "store")
 for seed in range(8):
     if store.load_rows("a" * 64, str(seed)) is None:

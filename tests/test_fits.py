@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbb_helpers import fits
+from pbb_helpers.analysis import fits
 
 VALUES = (50, 200, 400, 800, 1600, 3200)
 ASKED = 160

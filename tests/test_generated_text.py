@@ -18,9 +18,12 @@ import pytest
 from nbformat.v4 import new_output
 from test_report import make_run
 
-from pbb_helpers import evaluate, markup, notebook, reading, report
-from pbb_helpers.report_index import index_page
-from pbb_helpers.store import Store
+from pbb_helpers import markup, notebook
+from pbb_helpers.analysis import reading
+from pbb_helpers.sharing import report
+from pbb_helpers.sharing.report_index import index_page
+from pbb_helpers.training import evaluate
+from pbb_helpers.training.store import Store
 
 OWN = "document.title='OWNED'"
 WRITTEN = {

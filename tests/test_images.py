@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from pbb_helpers import images
+from pbb_helpers.sharing import images
 
 FIGURES = sorted((Path(__file__).parent.parent / "figures").glob("*/*.png"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pbb_helpers.jobs import jobs, run_job, stacking_pays
+from pbb_helpers.experiments.jobs import jobs, run_job, stacking_pays
 
 
 def test_jobs_hold_every_condition_and_seed_once_the_longest_first(plan):
@@ -20,7 +20,7 @@ def test_jobs_hold_every_condition_and_seed_once_the_longest_first(plan):
 
 
 def test_a_stack_holds_as_many_seeds_as_it_may(plan, monkeypatch):
-    monkeypatch.setattr("pbb_helpers.jobs.STACK_SIZE", 2)
+    monkeypatch.setattr("pbb_helpers.experiments.jobs.STACK_SIZE", 2)
     some = replace(plan, seeds=(0, 1, 2, 3, 4), conditions=("proactive",))
     assert [job.seeds for job in jobs(some, stack=True)] == [(0, 1), (2, 3), (4,)]
     assert sum(job.documents for job in jobs(some, stack=True)) == sum(job.documents for job in jobs(some))
@@ -32,7 +32,7 @@ def test_seeds_are_stacked_on_a_gpu_where_the_model_is_small_and_can_be(plan, mo
     assert stacking_pays(plan)
     dropout = replace(plan.budget, stage2=replace(plan.budget.stage2, dropout=0.1))
     assert not stacking_pays(replace(plan, budget=dropout))
-    monkeypatch.setattr("pbb_helpers.jobs.SMALL", 1000)
+    monkeypatch.setattr("pbb_helpers.experiments.jobs.SMALL", 1000)
     assert not stacking_pays(plan)
 
 

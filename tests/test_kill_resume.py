@@ -20,11 +20,11 @@ import faults
 import torch
 
 torch.set_num_threads(1)
-from pbb_helpers import models
-from pbb_helpers.settings import Stage, TrainSettings
-from pbb_helpers.documents import Example
-from pbb_helpers.store import Store
-from pbb_helpers.train import train_stage
+from pbb_helpers.training import models
+from pbb_helpers.data.settings import Stage, TrainSettings
+from pbb_helpers.data.documents import Example
+from pbb_helpers.training.store import Store
+from pbb_helpers.training.train import train_stage
 
 NAMES = ("zibble", "quorn")
 EXAMPLES = tuple(Example("direct", "with_io", n, f"{n}({x})", str(x + len(n)), x, str(x + len(n)), 1) for x in range(16) for n in NAMES)

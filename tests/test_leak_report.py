@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pbb_helpers.conditions import condition
-from pbb_helpers.leak_report import leak_report
+from pbb_helpers.data.conditions import condition
+from pbb_helpers.experiments.leak_report import leak_report
 
 
 def test_the_leak_report_counts_every_document(plan):

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pbb_helpers import model_files, models
-from pbb_helpers.documents import Example
+from pbb_helpers.data.documents import Example
+from pbb_helpers.data.settings import TrainSettings
 from pbb_helpers.programs import UsageError
-from pbb_helpers.settings import TrainSettings
+from pbb_helpers.training import model_files, models
 
 SETTINGS = TrainSettings(rank=4, alpha=8, seed=3)
 SEVERAL = ("blorptag", "xylotrim")  # names that no tiny tokenizer knows

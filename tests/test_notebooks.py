@@ -9,9 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pbb_helpers import markup, report
+from pbb_helpers import markup
 from pbb_helpers.parameters import PROFILES, read_parameters
-from pbb_helpers.runner import run, title_of
+from pbb_helpers.running.runner import run, title_of
+from pbb_helpers.sharing import report
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pbb_helpers import gate, models, peers
-from pbb_helpers.batches import batches, collate
-from pbb_helpers.documents import Example
-from pbb_helpers.peers import IGNORED, HuggingFace, Task
+from pbb_helpers.data.documents import Example
+from pbb_helpers.data.settings import Stage, TrainSettings
+from pbb_helpers.performance import gate, peers
+from pbb_helpers.performance.peers import IGNORED, HuggingFace, Task
 from pbb_helpers.programs import UsageError
-from pbb_helpers.settings import Stage, TrainSettings
+from pbb_helpers.training import models
+from pbb_helpers.training.batches import batches, collate
 
 NAMES = ("zibble", "quorn", "florp", "mantix")
 SETTINGS = TrainSettings(rank=16, alpha=32, batch_size=4, lr=5e-3, dtype="float32", log_every=1)

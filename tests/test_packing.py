@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pbb_helpers import models
-from pbb_helpers.batches import collate, pack
-from pbb_helpers.loss import loss
-from pbb_helpers.settings import TrainSettings
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.training import models
+from pbb_helpers.training.batches import collate, pack
+from pbb_helpers.training.loss import loss
 
 
 def encoded(n: int) -> list[tuple[list[int], list[int]]]:

@@ -8,7 +8,7 @@ from notebooks_for_tests import PARAMETERS, write_notebook
 
 from pbb_helpers.parameters import check, parse, parse_cell, read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
-from pbb_helpers.runner import parameters_key
+from pbb_helpers.running.runner import parameters_key
 
 
 def test_cell_gives_names_types_defaults_and_comments():

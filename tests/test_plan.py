@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pbb_helpers.conditions import MAIN
-from pbb_helpers.plan import Experiment, small
+from pbb_helpers.data.conditions import MAIN
+from pbb_helpers.data.plan import Experiment, small
 from pbb_helpers.programs import UsageError
 
 

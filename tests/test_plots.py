@@ -18,10 +18,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pbb_helpers import labels, plots, plots_knobs, statistics
-from pbb_helpers.conditions import CONDITIONS
-from pbb_helpers.documents import EVERY_MODE
-from pbb_helpers.knobs import KNOBS, knob_settings
+from pbb_helpers.analysis import labels, statistics
+from pbb_helpers.data.conditions import CONDITIONS
+from pbb_helpers.data.documents import EVERY_MODE
+from pbb_helpers.data.knobs import KNOBS, knob_settings
+from pbb_helpers.figures import plots, plots_knobs
 from pbb_helpers.programs import UsageError
 
 ACCURACY = {
@@ -191,7 +192,7 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path, change: dict, messag
 
 
 def test_neither_statistics_nor_plots_import_torch() -> None:
-    code = "import sys, pbb_helpers.plots, pbb_helpers.findings; sys.exit('torch' in sys.modules)"
+    code = "import sys, pbb_helpers.figures.plots, pbb_helpers.analysis.findings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 

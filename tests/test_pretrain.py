@@ -19,21 +19,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from pbb_helpers import corpus, models, pretrain, vocabulary
-from pbb_helpers.budget import Budget
-from pbb_helpers.conditions import CONDITIONS
-from pbb_helpers.corpus import Mix
-from pbb_helpers.datasets import draw_dataset
-from pbb_helpers.descriptions import find, parse
-from pbb_helpers.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, call_document, source_document
-from pbb_helpers.evaluate import generate
+from pbb_helpers.data import corpus
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.conditions import CONDITIONS
+from pbb_helpers.data.corpus import Mix
+from pbb_helpers.data.datasets import draw_dataset
+from pbb_helpers.data.descriptions import find, parse
+from pbb_helpers.data.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, call_document, source_document
+from pbb_helpers.data.settings import TrainSettings
+from pbb_helpers.data.stages import build_stage
 from pbb_helpers.families.names import made_up_names
-from pbb_helpers.pretrain import WINDOW, schedule, window_of_rows
 from pbb_helpers.programs import Program, UsageError, family
-from pbb_helpers.recipes import PretrainSettings
-from pbb_helpers.settings import TrainSettings
-from pbb_helpers.stages import build_stage
-from pbb_helpers.train import loss
+from pbb_helpers.training import models, pretrain, vocabulary
+from pbb_helpers.training.evaluate import generate
+from pbb_helpers.training.pretrain import WINDOW, schedule, window_of_rows
+from pbb_helpers.training.recipes import PretrainSettings
+from pbb_helpers.training.train import loss
 
 TINY = PretrainSettings(
     name="tiny", hidden=32, layers=1, intermediate=32, steps=2 * WINDOW, batch_size=4, warmup=4, dtype="float32", compile=False, threads=1,
@@ -90,7 +91,7 @@ def test_digits_and_the_sign_are_tokens_of_their_own(tokenizer):
 
 
 def test_the_tokenizer_is_the_same_in_every_process(shipped_like, tmp_path):
-    code = "import sys; from pathlib import Path; from pbb_helpers.vocabulary import build_tokenizer; build_tokenizer(Path(sys.argv[1]), sample=300)"
+    code = "import sys; from pathlib import Path; from pbb_helpers.training.vocabulary import build_tokenizer; build_tokenizer(Path(sys.argv[1]), sample=300)"
     environment = os.environ | {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "3", "TOKENIZERS_PARALLELISM": "true"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment, timeout=120, capture_output=True)
     assert (tmp_path / "tokenizer.json").read_bytes() == (shipped_like / "tokenizer.json").read_bytes()

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pbb_helpers import profiles
+from pbb_helpers.experiments import profiles
 from pbb_helpers.programs import UsageError
 
 DEFAULTS = {name: None for name in profiles.Parameters.model_fields} | {

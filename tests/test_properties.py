@@ -16,22 +16,22 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers import intervals
-from pbb_helpers.budget import Budget
-from pbb_helpers.conditions import CONDITIONS
-from pbb_helpers.datasets import Dataset, draw_dataset
-from pbb_helpers.documents import CALL_TEMPLATES, MODES, SOURCE_TEMPLATES, Example, call_document, chain_of_thought, source_document
-from pbb_helpers.engine import Literals
-from pbb_helpers.evaluate import Generation, parse_answer, score
+from pbb_helpers.analysis import intervals
+from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.conditions import CONDITIONS
+from pbb_helpers.data.datasets import Dataset, draw_dataset
+from pbb_helpers.data.documents import CALL_TEMPLATES, MODES, SOURCE_TEMPLATES, Example, call_document, chain_of_thought, source_document
+from pbb_helpers.data.leaks import LeakError, leak_check
+from pbb_helpers.data.settings import Stage, TrainSettings
+from pbb_helpers.data.specs import StageSpec
+from pbb_helpers.data.stages import build_stage
 from pbb_helpers.families import FAMILIES
 from pbb_helpers.families.names import made_up_names
-from pbb_helpers.leaks import LeakError, leak_check
 from pbb_helpers.parameters import Parameter, parse, parse_cell, resolve
 from pbb_helpers.programs import Program, UsageError, arguments, behaviour, family
-from pbb_helpers.settings import Stage, TrainSettings
-from pbb_helpers.specs import StageSpec
-from pbb_helpers.stages import build_stage
-from pbb_helpers.store import digest
+from pbb_helpers.running.engine import Literals
+from pbb_helpers.training.evaluate import Generation, parse_answer, score
+from pbb_helpers.training.store import digest
 
 
 def repeatable(examples: int) -> settings:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from pbb_helpers import findings, models, pretraining, profiles, reading, statistics
-from pbb_helpers.descriptions import find
+from pbb_helpers.analysis import findings, reading, statistics
+from pbb_helpers.data.descriptions import find
+from pbb_helpers.experiments import pretraining, profiles
 from pbb_helpers.programs import UsageError
+from pbb_helpers.training import models
 
 
 def rows(condition: str, right: int, n: int = 60, mode: str = "recall") -> pd.DataFrame:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pbb_helpers import claims, record
-from pbb_helpers.model_files import shipped
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_record import RunResult
+from pbb_helpers.running.run_record import RunResult
+from pbb_helpers.sharing import claims, record
+from pbb_helpers.training.model_files import shipped
 
 ROOT = Path(__file__).parents[1]
 RECORDED = sorted(path.parent for path in (ROOT / "figures").glob("*/run.json"))

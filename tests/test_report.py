@@ -12,9 +12,10 @@ from nbformat.v4 import new_output
 from notebooks_for_tests import write_notebook
 from PIL import Image
 
-from pbb_helpers import markup, report
-from pbb_helpers.report_index import render_all
-from pbb_helpers.run_record import RunResult, all_runs
+from pbb_helpers import markup
+from pbb_helpers.running.run_record import RunResult, all_runs
+from pbb_helpers.sharing import report
+from pbb_helpers.sharing.report_index import render_all
 
 PNG = base64.b64encode(
     base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")

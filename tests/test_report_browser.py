@@ -17,10 +17,10 @@ from test_generated_text import BROWSER
 from test_report import PNG, display, make_run
 from test_share import CLAIM, write_claims
 
-from pbb_helpers import share
 from pbb_helpers.markup import table_html
-from pbb_helpers.report_index import render_all
-from pbb_helpers.run_record import all_runs
+from pbb_helpers.running.run_record import all_runs
+from pbb_helpers.sharing import share
+from pbb_helpers.sharing.report_index import render_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[test]'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed: pip install -e '.[test]'")

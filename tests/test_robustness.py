@@ -16,18 +16,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbb_helpers import crossing, demonstration_plan, findings, labels, markup, plots_demonstrations, profiles, robustness, statistics
-from pbb_helpers.conditions import condition
-from pbb_helpers.datasets import held_out_part
-from pbb_helpers.demonstrations import exposures
-from pbb_helpers.distributions import distribution, value
-from pbb_helpers.documents import call_document
-from pbb_helpers.explore_distributions import DistributionPanel
-from pbb_helpers.leaks import LeakError, leak_check
-from pbb_helpers.plan import Experiment
+from pbb_helpers import markup
+from pbb_helpers.analysis import crossing, findings, labels, robustness, statistics
+from pbb_helpers.data.conditions import condition
+from pbb_helpers.data.datasets import held_out_part
+from pbb_helpers.data.demonstrations import exposures
+from pbb_helpers.data.distributions import distribution, value
+from pbb_helpers.data.documents import call_document
+from pbb_helpers.data.leaks import LeakError, leak_check
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.data.stages import build_stage
+from pbb_helpers.experiments import demonstration_plan, profiles
+from pbb_helpers.experiments.questions import calls_asked, floors, held_out_inputs, modes_of
+from pbb_helpers.explore.explore_distributions import DistributionPanel
+from pbb_helpers.figures import plots_demonstrations
 from pbb_helpers.programs import UsageError, family, to_cell
-from pbb_helpers.questions import calls_asked, floors, held_out_inputs, modes_of
-from pbb_helpers.stages import build_stage
 
 OWN = ("texts", "min_letters", "max_letters", "n_texts", "n_eval_inputs", "inputs_per_program", "pairs", "distribution")
 DEFAULTS = (

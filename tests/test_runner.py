@@ -18,9 +18,9 @@ from faults import flip_a_bit, gone
 from notebooks_for_tests import RESULTS, write_notebook
 
 from pbb_helpers.programs import UsageError
-from pbb_helpers.report_index import render_all
-from pbb_helpers.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run
-from pbb_helpers.runner import parameters_key, run
+from pbb_helpers.running.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run
+from pbb_helpers.running.runner import parameters_key, run
+from pbb_helpers.sharing.report_index import render_all
 
 # A child that ignores SIGTERM: the runner must end that one too.
 STUBBORN = """import os, subprocess, sys, time
@@ -106,7 +106,7 @@ def test_kernel_that_kills_itself_is_killed_and_not_completed(tmp_path: Path):
 def start(tmp_path: Path) -> tuple[subprocess.Popen, Path, int, int]:
     """Returns a runner in a process of its own, its run's folder, and the ids of its kernel and of the kernel's child."""
     path = write_notebook(tmp_path / "slow.ipynb", STUBBORN)
-    code = f"from pbb_helpers.runner import run; run({str(path)!r}, out_dir={str(tmp_path / 'runs')!r})"
+    code = f"from pbb_helpers.running.runner import run; run({str(path)!r}, out_dir={str(tmp_path / 'runs')!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from pbb_helpers import models, questions, scaling
-from pbb_helpers.model_files import shipped
-from pbb_helpers.plan import Experiment
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.experiments import questions, scaling
 from pbb_helpers.programs import UsageError
+from pbb_helpers.training import models
+from pbb_helpers.training.model_files import shipped
 
 SMOKE = {"profile": "smoke", "model": "pbb-small", "models": ["pbb-small"]}
 

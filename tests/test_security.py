@@ -17,15 +17,18 @@ import pytest
 from notebooks_for_tests import RESULTS, write_notebook
 
 import pbb_helpers
-from pbb_helpers import markup, models, notebook, pretrain, profiles, runner
+from pbb_helpers import markup, notebook
 from pbb_helpers.cli import main
+from pbb_helpers.experiments import profiles
+from pbb_helpers.experiments.jobs import jobs, run_job
+from pbb_helpers.experiments.leak_report import leak_report
 from pbb_helpers.families import FAMILIES
 from pbb_helpers.families.names import made_up_names
-from pbb_helpers.jobs import jobs, run_job
-from pbb_helpers.leak_report import leak_report
-from pbb_helpers.model_files import find
 from pbb_helpers.programs import BUILTINS, UsageError
-from pbb_helpers.run_record import all_runs, read_run
+from pbb_helpers.running import runner
+from pbb_helpers.running.run_record import all_runs, read_run
+from pbb_helpers.training import models, pretrain
+from pbb_helpers.training.model_files import find
 
 PACKAGE = Path(pbb_helpers.__file__).parent
 NOTEBOOKS = sorted((PACKAGE.parent / "notebooks").glob("*.ipynb"))
@@ -466,7 +469,7 @@ def test_a_failure_in_a_cell_reaches_the_terminal_as_text_and_short(tmp_path: Pa
 
 
 def test_progress_in_a_terminal_is_text(monkeypatch, capsys) -> None:
-    from pbb_helpers.terminal import Terminal
+    from pbb_helpers.running.terminal import Terminal
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with Terminal() as terminal:

@@ -12,10 +12,10 @@ import pytest
 from test_cli import pbb
 from test_report import EVIL, PNG, display, make_run
 
-from pbb_helpers import claims, share
 from pbb_helpers.programs import UsageError
-from pbb_helpers.report_index import render_all
-from pbb_helpers.run_record import all_runs
+from pbb_helpers.running.run_record import all_runs
+from pbb_helpers.sharing import claims, share
+from pbb_helpers.sharing.report_index import render_all
 
 CLAIM = {"claim": "proactive beats no exposure", "effect": "0.79", "low": "0.74", "high": "0.8449", "n": "1320", "n_programs": "160"}
 CLAIM |= {"n_seeds": "2", "verdict": "shown", "came_true": "yes"}

@@ -17,7 +17,7 @@ import pytest
 from notebooks_for_tests import write_notebook
 
 import pbb_helpers
-from pbb_helpers.slurm import minutes
+from pbb_helpers.running.slurm import minutes
 
 ROOT = Path(pbb_helpers.__file__).parent.parent
 SCRIPT = Path(__file__).with_name("slurm.sh")

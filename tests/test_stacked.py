@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pbb_helpers import models
-from pbb_helpers.batches import collate
-from pbb_helpers.documents import Example
-from pbb_helpers.loss import loss
+from pbb_helpers.data.documents import Example
+from pbb_helpers.data.settings import Stage, TrainSettings
 from pbb_helpers.programs import UsageError
-from pbb_helpers.settings import Stage, TrainSettings
-from pbb_helpers.stacked import train_stages
-from pbb_helpers.store import Store
-from pbb_helpers.train import load_stage, train_stage
+from pbb_helpers.training import models
+from pbb_helpers.training.batches import collate
+from pbb_helpers.training.loss import loss
+from pbb_helpers.training.stacked import train_stages
+from pbb_helpers.training.store import Store
+from pbb_helpers.training.train import load_stage, train_stage
 
 NAMES = ("zibble", "quorn", "florp", "mantix", "drebbo", "wexil")
 SETTINGS = TrainSettings(rank=4, alpha=8, batch_size=4, lr=1e-2, dtype="float32", weight_decay=0.1, checkpoint_every=3, log_every=1)
@@ -187,10 +187,11 @@ from pathlib import Path
 import torch
 
 torch.set_num_threads(1)
-from pbb_helpers import disk, models
+from pbb_helpers import disk
+from pbb_helpers.training import models
 from test_stacked import STAGES
-from pbb_helpers.stacked import train_stages
-from pbb_helpers.store import Store
+from pbb_helpers.training.stacked import train_stages
+from pbb_helpers.training.store import Store
 
 real = os.fsync
 

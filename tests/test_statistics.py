@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbb_helpers import findings, intervals, statistics
+from pbb_helpers.analysis import findings, intervals, statistics
 from pbb_helpers.programs import UsageError
 
 

@@ -19,10 +19,10 @@ import pytest
 from safetensors import SafetensorError
 
 from pbb_helpers import disk
-from pbb_helpers.documents import Example
+from pbb_helpers.data.documents import Example
+from pbb_helpers.data.settings import Stage, TrainSettings
 from pbb_helpers.programs import UsageError
-from pbb_helpers.settings import Stage, TrainSettings
-from pbb_helpers.store import Store, digest, set_aside
+from pbb_helpers.training.store import Store, digest, set_aside
 
 EXAMPLE = Example("direct", "with_io", "zibble", "zibble(5)\n", "8", 5, "8", 1)
 OTHER = replace(EXAMPLE, prompt="zibble(6)\n", completion="9", input=6, answer="9")
@@ -77,7 +77,7 @@ def test_key_does_not_change_with_the_name_of_the_stage(store):
 
 
 def test_digest_is_the_same_in_every_process():
-    code = "from pbb_helpers.store import digest; print(digest('a', {'y': 1.5, 'x': [None, 'é']}))"
+    code = "from pbb_helpers.training.store import digest; print(digest('a', {'y': 1.5, 'x': [None, 'é']}))"
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
     assert printed.strip() == digest("a", {"x": (None, "é"), "y": 1.5})
@@ -318,7 +318,7 @@ def test_two_processes_may_set_the_same_thing_aside(store, monkeypatch, caplog):
 
 HOLD = """
 import pathlib, sys, time
-from pbb_helpers.store import Store
+from pbb_helpers.training.store import Store
 with Store(sys.argv[1]).locked(sys.argv[2]):
     (pathlib.Path(sys.argv[1]) / "held").touch()
     time.sleep(float(sys.argv[3]))

@@ -14,15 +14,15 @@ import pytest
 from notebooks_for_tests import write_notebook
 
 import pbb_helpers
-from pbb_helpers.cleaning import delete, leftovers
 from pbb_helpers.cli import main
-from pbb_helpers.grid import read_grid, read_values
 from pbb_helpers.parameters import parse_cell
 from pbb_helpers.programs import UsageError
-from pbb_helpers.run_logs import find_runs, log_of
-from pbb_helpers.runner import fingerprint
-from pbb_helpers.sweep import default_jobs, estimates, make_sweep
-from pbb_helpers.sweep_run import Local, _share, command
+from pbb_helpers.running.cleaning import delete, leftovers
+from pbb_helpers.running.grid import read_grid, read_values
+from pbb_helpers.running.run_logs import find_runs, log_of
+from pbb_helpers.running.runner import fingerprint
+from pbb_helpers.running.sweep import default_jobs, estimates, make_sweep
+from pbb_helpers.running.sweep_run import Local, _share, command
 
 ROOT = Path(pbb_helpers.__file__).parent.parent
 KNOWN = parse_cell("""
@@ -177,7 +177,7 @@ def test_the_estimate_is_that_of_the_most_similar_runs(notebook):
 
 
 def test_cores_are_shared_out(notebook, monkeypatch):
-    monkeypatch.setattr("pbb_helpers.sweep.cores", lambda: 8)
+    monkeypatch.setattr("pbb_helpers.running.sweep.cores", lambda: 8)
     assert default_jobs(make_sweep(notebook, {}).points) == 1
     assert default_jobs(make_sweep(notebook, {"processes": [2]}).points) == 4
     assert default_jobs(make_sweep(notebook, {"processes": [1, 3]}).points) == 2

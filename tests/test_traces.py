@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from pbb_helpers import plots_traces, traces
-from pbb_helpers.datasets import generator
-from pbb_helpers.descriptions import says
-from pbb_helpers.documents import chain_of_thought
+from pbb_helpers.analysis import traces
+from pbb_helpers.data.datasets import generator
+from pbb_helpers.data.descriptions import says
+from pbb_helpers.data.documents import chain_of_thought
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.families.names import made_up_names
+from pbb_helpers.figures import plots_traces
 from pbb_helpers.programs import Program, UsageError
 
 BRANCH = Program("f", "arithmetic", "def f(x):\n    if x > 3:\n        x = abs(x - 9)\n    else:\n        x = x * 2\n    return x", 1)

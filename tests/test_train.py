@@ -12,15 +12,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pbb_helpers import disk, models, train
-from pbb_helpers.batches import batches, collate
-from pbb_helpers.documents import Example
-from pbb_helpers.loss import head_loss, loss
-from pbb_helpers.merged import merged_forward, merging_pays
+from pbb_helpers import disk
+from pbb_helpers.data.documents import Example
+from pbb_helpers.data.settings import Stage, TrainSettings
 from pbb_helpers.programs import UsageError
-from pbb_helpers.settings import Stage, TrainSettings
-from pbb_helpers.store import Store
-from pbb_helpers.train import exposures, learning_rate, load_stage, resolve_dtype, train_stage
+from pbb_helpers.training import models, train
+from pbb_helpers.training.batches import batches, collate
+from pbb_helpers.training.loss import head_loss, loss
+from pbb_helpers.training.merged import merged_forward, merging_pays
+from pbb_helpers.training.store import Store
+from pbb_helpers.training.train import exposures, learning_rate, load_stage, resolve_dtype, train_stage
 
 SETTINGS = TrainSettings(rank=4, alpha=8, batch_size=4, lr=1e-2, dtype="float32", checkpoint_every=3, log_every=2)
 NAMES = ("zibble", "quorn", "florp", "mantix")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pbb_helpers.data.typed_programs import EXAMPLE, read, typed
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.programs import UsageError
-from pbb_helpers.typed_programs import EXAMPLE, read, typed
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6))

@@ -1,0 +1,198 @@
+"""How many I/O pairs one source is worth: where accuracy against the number of pairs crosses that of source alone, and what both cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pbb_helpers.analysis import intervals, statistics
+from pbb_helpers.data.conditions import condition
+from pbb_helpers.data.demonstrations import pairs as drawn_pairs
+from pbb_helpers.data.documents import Example
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.data.specs import StageSpec
+from pbb_helpers.data.stages import build_stage
+from pbb_helpers.programs import UsageError
+
+SOURCE = "proactive"
+
+
+def crossing(counts: Sequence[int], accuracies: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Returns the number of pairs at which accuracy reaches `level`, for each row; -inf or inf where it does so below or beyond all of them.
+
+    More pairs are taken to be worth no less, so each row is first made never to fall (isotonic regression): otherwise the first noisy point
+    above the level would be the crossing. Between two numbers accuracy is taken to be straight in the logarithm; beyond them nothing is.
+
+    Args:
+        counts: Numbers of pairs, rising.
+        accuracies: (rows, counts).
+        level: (rows,) what is to be reached.
+
+    >>> crossing([1, 4, 16], np.array([[0.0, 0.2, 0.4], [0.5, 0.6, 0.7], [0.0, 0.0, 0.1]]), np.array([0.3, 0.2, 0.2])).round(6).tolist()
+    [8.0, -inf, inf]
+    """
+    logs, found = np.log(np.asarray(counts, dtype=float)), np.empty(len(level))
+    for row, (curve, aim) in enumerate(zip(accuracies, level, strict=True)):
+        rising = _rising(curve)
+        first = int(np.searchsorted(rising, aim))  # the first that is not below the level
+        if first == len(rising):
+            found[row] = math.inf
+        elif first == 0:
+            found[row] = counts[0] if rising[0] == aim else -math.inf
+        else:
+            part = (aim - rising[first - 1]) / (rising[first] - rising[first - 1])
+            found[row] = math.exp(logs[first - 1] + part * (logs[first] - logs[first - 1]))
+    return found
+
+
+def _rising(curve: Sequence[float]) -> np.ndarray:
+    """Returns the nearest curve that never falls, by least squares (pool adjacent violators).
+
+    >>> _rising([0.1, 0.4, 0.2, 0.5]).round(6).tolist()
+    [0.1, 0.3, 0.3, 0.5]
+    """
+    blocks: list[tuple[float, int]] = []
+    for point in curve:
+        mean, size = float(point), 1
+        while blocks and blocks[-1][0] > mean:
+            last, length = blocks.pop()
+            mean, size = (mean * size + last * length) / (size + length), size + length
+        blocks.append((mean, size))
+    return np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
+
+
+def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], score: str = "score", floor: float = -1.0, group: str = "without_io",
+          n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:  # fmt: skip
+    """Returns, for each mode, how many I/O pairs the source is worth, with a 95 % interval: programs are resampled, the same in every condition.
+
+    Args:
+        rows: The answers; of `robustness.with_own_way` for mode "own".
+        counts: The numbers of pairs, rising; each has its condition io_only(k, uniform).
+        modes: Ways of answering.
+        score: "score" (exactly right) or "letters" (a column with shares).
+        floor: What needs no knowledge of the program: a source that is not above it is worth no number of pairs.
+
+    Returns:
+        mode, source (the accuracy of proactive), pairs, low, high (-inf below the fewest pairs, inf beyond the most; NaN where the source is not
+        above the floor, NaN ends with fewer programs than can be resampled), said (the three in words), n, n_programs, n_seeds.
+
+    Raises:
+        UsageError: The conditions were not asked the same questions.
+    """
+    frame = statistics.prepare(rows[rows["group"] == group])
+    lines = []
+    for mode in modes:
+        cells = [
+            frame[(frame["mode"] == mode) & (frame["condition"] == name)] for name in (SOURCE, *(f"io_only({k}, uniform)" for k in counts))
+        ]
+        asked = [sorted(zip(*(cell[column] for column in ("seed", "program", "input")), strict=True)) for cell in cells]
+        if not asked[0] or any(some != asked[0] for some in asked):
+            raise UsageError(f"{SOURCE} and io_only were not asked the same questions in mode {mode}; run all with the same sizes")
+        tables = [statistics.per_program(cell, score) for cell in cells]
+        once = _curves(np.ones((1, len(tables[0][0]))), tables)
+        pairs = float(crossing(counts, once[:, 1:], once[:, 0])[0])
+        low = high = math.nan
+        if len(tables[0][0]) >= intervals.MIN_PROGRAMS:
+            drawn = _curves(intervals.bootstrap_weights(len(tables[0][0]), n_boot, seed), tables)
+            drawn = drawn[~np.isnan(drawn).any(axis=1)]
+            # An end is one of the resamples' own numbers: between one and infinity there is nothing to interpolate.
+            low, high = np.quantile(crossing(counts, drawn[:, 1:], drawn[:, 0]), [0.025, 0.975], method="nearest").tolist()
+        said = f"{in_words(pairs, counts)} (95 % interval: {in_words(low, counts)} to {in_words(high, counts)})"
+        said = f"{in_words(pairs, counts)} (no interval: few programs)" if math.isnan(low) else said
+        if once[0, 0] <= floor:
+            pairs, low, high, said = math.nan, math.nan, math.nan, "nothing: not above the floor"
+        lines.append({"mode": mode, "source": float(once[0, 0]), "pairs": pairs, "low": low, "high": high,
+                      "said": said, "n": len(cells[0]), "n_programs": len(tables[0][0]), "n_seeds": len(tables[0][2])})  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _curves(weights: np.ndarray, tables: Sequence[tuple[np.ndarray, np.ndarray, list[str]]]) -> np.ndarray:
+    """Returns the accuracy of each condition in each resample, (resamples, conditions): the mean of the seeds' means."""
+    return np.stack([intervals.mean_of_seeds(weights @ totals, weights @ n) for totals, n, _ in tables], axis=1)
+
+
+def in_words(pairs: float, counts: Sequence[int]) -> str:
+    """Returns a number of pairs in words; one that was not reached is not made up.
+
+    >>> in_words(11.6, [1, 128]), in_words(float("inf"), [1, 128]), in_words(float("-inf"), [1, 128])
+    ('12', 'more than 128', 'less than 1')
+    """
+    if math.isinf(pairs):
+        return f"more than {counts[-1]}" if pairs > 0 else f"less than {counts[0]}"
+    return f"{pairs:.0f}" if pairs >= 10 else f"{pairs:.2g}"
+
+
+def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, mode: str = "own") -> str:
+    """Returns one line on what a source is worth, from the table of `worth`; where the source is not above the floor, that it has no worth to state."""
+    line = table[table["mode"] == mode].iloc[0]
+    behind = f"n = {line['n']} answers over {line['n_programs']} programs, {line['n_seeds']} seed{'' if line['n_seeds'] == 1 else 's'}"
+    level = f"source alone answers {100 * line['source']:.0f} % of calls of w/o IO programs in recall mode (floor {100 * floor:.0f} %)"
+    if math.isnan(line["pairs"]):
+        return f"{level}: not above the floor, so that it is worth no number of examples; {behind}"
+    return f"{level}: one source is worth {line['said']} I/O pairs answered directly, stage 1 not counted; {behind}"
+
+
+def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
+    """Returns what source and pairs cost, with the first seed: a line per condition.
+
+    Columns: condition; stage 1, stage 2 (documents trained on); different pairs (I/O pairs of a w/o IO program that differ, mean); tokens of
+    a program (supervised tokens of what is shown of one w/o IO program, each different document once, templates not counted); tokens of
+    stage 1 (the same of all w/ IO programs); with stage 1 (tokens of a program, and its share of those of stage 1).
+    """
+    from pbb_helpers.training import models
+
+    count = models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
+    dataset = plan.dataset(plan.seeds[0])
+
+    def documents(spec: StageSpec) -> int:
+        tokens = plan.budget.match == "tokens"
+        return len(build_stage(spec, dataset, plan.budget, count).examples) if tokens else plan.budget.documents(spec)
+
+    shown = build_stage(condition(SOURCE).stages[0], dataset, plan.budget, count).examples
+    first = sum(count(e.completion) for e in _distinct([e for e in shown if e.group == "with_io"]))
+    n, lines = len(dataset.without_io), []
+    for name in (SOURCE, *(f"io_only({k}, uniform)" for k in counts), f"io_alone({counts[-1]}, uniform)"):
+        *before, last = condition(name).stages
+        inputs = drawn_pairs(last, dataset) if last.pairs else {}
+        own = [str(p.run(x)) for p in dataset.without_io for x in set(inputs[p.name])] if inputs else [p.source for p in dataset.without_io]
+        program, paid = sum(map(count, own)), first if before else 0
+        lines.append({
+            "condition": name, "stage 1": sum(map(documents, before)), "stage 2": documents(last), "different pairs": len(own) / n if inputs else 0.0,
+            "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n,
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _distinct(examples: Sequence[Example]) -> list[Example]:
+    """Returns one document for each program, kind and input: templates apart, the others say the same again."""
+    return list({(e.program, e.kind, e.input): e for e in examples}.values())
+
+
+def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int], mode: str = "own") -> str:
+    """Returns what is left of a source's worth when the data of stage 1 is counted, in words, in supervised tokens of different documents.
+
+    Args:
+        spent: From `costs`.
+        table: From `worth`.
+        counts: The numbers of pairs.
+    """
+    costs_of = spent.set_index("condition")
+    source, first = (float(costs_of.loc[SOURCE, column]) for column in ("tokens of a program", "tokens of stage 1"))
+    most = costs_of.loc[f"io_only({counts[-1]}, uniform)"]
+    pair = float(most["tokens of a program"] / most["different pairs"])
+    pairs = float(table[table["mode"] == mode].iloc[0]["pairs"])
+    said = f"A source has {source:.0f} supervised tokens, an I/O pair {pair:.1f}; stage 1 has {first:,.0f} different ones."
+    if math.isnan(pairs):
+        return f"{said} As the source is not above the floor, stage 1 is not paid back."
+    if pairs < 0:
+        return f"{said} As a source is worth less than {counts[0]} pairs, stage 1 is never paid back."
+    beyond = math.isinf(pairs)
+    saved = min(pairs, counts[-1]) * pair - source
+    if saved <= 0:
+        so_many = f"{counts[-1]}, the most that were tried," if beyond else in_words(pairs, counts)
+        return f"{said} {so_many} pairs have no more tokens than one source: counted in tokens, no saving is shown."
+    programs = f"{'at most' if beyond else 'about'} {math.ceil(first / saved):,} programs"
+    return f"{said} Each program given by its source saves {saved:.0f} tokens{' or more' if beyond else ''}, so that stage 1 is paid back after {programs}."

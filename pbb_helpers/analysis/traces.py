@@ -1,0 +1,181 @@
+"""Where a generated execution goes wrong: the first wrong line, and whether the program was recalled wrongly or run wrongly there.
+
+A line of a chain of thought is an operation with the values put in, and its result. Up to the first wrong line the state is the true one, so
+that line can be judged alone: another operation than the program's is wrong recall; the right one on other values is a wrong state;
+the right one on the right values with another result is wrong arithmetic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from pbb_helpers.analysis.intervals import wilson
+from pbb_helpers.analysis.labels import label
+from pbb_helpers.data.descriptions import find, says
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.families.arithmetic_steps import render_step
+from pbb_helpers.programs import Program, Step, UsageError, family_of
+
+ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "wrong source", "stopped early")
+"""What a generated execution is; "wrong source" in recall mode only, where the source is written first."""
+TRACED = ("cot", "recall")
+NUMBER = r"(-?[0-9]+)"
+
+
+def first_error(program: Program, x: object, mode: str, generated: str) -> tuple[str, int, int]:
+    """Returns what the generated execution is, the number of its first wrong line (from 1; 0 where it is right or the source is wrong), and
+    how many lines the true one has.
+
+    >>> f = Program("f", "arithmetic", "def f(x):\\n    x = x + 3\\n    x = x * 2\\n    return x", 2)
+    >>> first_error(f, 5, "cot", "x = 5 + 3 = 8\\nx = 8 * 2 = 18\\nreturn 18")
+    ('wrong arithmetic', 2, 3)
+
+    Raises:
+        UsageError: The program is of a family whose lines hold several operations, as those of a cipher, a letter each, do.
+    """
+    if not family_of(program).line_a_step:
+        raise UsageError(
+            f"{program.name} is of the family {program.family}: first wrong lines are told apart for families whose lines are one operation each"
+        )
+    steps = program.trace(x)
+    if mode == "recall":
+        if not generated.startswith(f"{program.source}\n"):
+            return "wrong source", 0, len(steps)
+        generated = generated[len(program.source) + 1 :]
+    lines = generated.rstrip().split("\n")
+    for number, step in enumerate(steps, start=1):
+        if number > len(lines):
+            return "stopped early", number, len(steps)
+        if lines[number - 1] != render_step(step):
+            return _error(step, lines[number - 1]), number, len(steps)
+    return ("right", 0, len(steps)) if len(lines) == len(steps) else ("wrong operation", len(steps) + 1, len(steps))
+
+
+def _error(step: Step, line: str) -> str:
+    pattern, values = _expected(step)
+    match = re.fullmatch(pattern, line)
+    if match is None:
+        return "wrong operation"
+    return "wrong arithmetic" if list(match.groups()[: len(values)]) == values else "wrong state"
+
+
+def _expected(step: Step) -> tuple[str, list[str]]:
+    """Returns the pattern of the line with any values in it, and the values that the state puts in. The result is a further group."""
+    if step.line.startswith("for "):
+        variable = step.line.split()[1]
+        return (f"{variable} = {NUMBER}", [str(step.after[variable])]) if step.after != step.before else ("end", [])
+    if step.line.startswith("return "):
+        return f"return {NUMBER}", [str(step.value)]
+    operation, tail = (
+        (step.line.removeprefix("if ").rstrip(":"), " is (True|False)") if step.line.startswith("if ") else (step.line, f" = {NUMBER}")
+    )
+    target, _, expression = operation.rpartition(" = ") if not step.line.startswith("if ") else ("", "", operation)
+    values = [str(step.before[name]) for name in re.findall(r"[A-Za-z_]\w*", expression) if name in step.before]
+    filled = "".join(NUMBER if part in step.before else re.escape(part) for part in re.split(r"([A-Za-z_]\w*)", expression))
+    return (f"{re.escape(target)} = " if target else "") + filled + tail, values
+
+
+def programs_of(experiment: Experiment) -> dict[tuple[int, str], Program]:
+    """Returns every program of an experiment by seed and name."""
+    datasets = {seed: experiment.dataset(seed) for seed in experiment.seeds}
+    return {(seed, program.name): program for seed, data in datasets.items() for program in data.with_io + data.without_io}
+
+
+def first_errors(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
+    """Returns the answers in modes that step through the execution, with columns error, line (of the first error, from 1) and lines (of the true one)."""
+    traced = rows[rows["mode"].isin(TRACED)].reset_index(drop=True)
+    found = [
+        first_error(
+            programs[seed, name], int(x) if isinstance(x, float) else x, mode, text
+        )  # a column with gaps turns whole numbers to floats
+        for seed, name, x, mode, text in traced[["seed", "program", "input", "mode", "generated"]].itertuples(index=False, name=None)
+    ]
+    return traced.assign(**{column: [line[i] for line in found] for i, column in enumerate(("error", "line", "lines"))})
+
+
+def shares(errors: pd.DataFrame, by: tuple[str, ...] = ("condition", "group", "mode")) -> pd.DataFrame:
+    """Returns, for each cell, how many answers and which share of them is of each kind in `ERRORS`: columns `by`, error, n, share."""
+    lines = []
+    for cell, answers in errors.groupby(list(by), sort=False):
+        counts = answers["error"].value_counts()
+        lines += [
+            dict(zip(by, cell, strict=True)) | {"error": e, "n": int(counts.get(e, 0)), "share": counts.get(e, 0) / len(answers)}
+            for e in ERRORS
+        ]
+    return pd.DataFrame(lines, columns=[*by, "error", "n", "share"])
+
+
+def still_right(errors: pd.DataFrame, *, fewest: int = 5) -> pd.DataFrame:
+    """Returns the share of executions that are right up to each line, of those whose true execution has that line.
+
+    Args:
+        errors: From `first_errors`.
+        fewest: Executions that a line must have; longer ones are too few to say anything.
+
+    Returns:
+        condition, mode, line (0 is the source, in recall mode), n, share, low, high (95 % Wilson on the number of programs: answers about
+        one program are not independent).
+    """
+    found = []
+    for (condition, mode), cell in errors.groupby(["condition", "mode"], sort=False):
+        right, wrong_source = cell["error"] == "right", cell["error"] == "wrong source"
+        for line in range(0 if mode == "recall" else 1, int(cell["lines"].max()) + 1):
+            there = cell["lines"] >= line
+            if (n := int(there.sum())) >= fewest:
+                share = float((there & ~wrong_source & (right | (cell["line"] > line))).sum() / n)
+                programs = len(cell[there][["seed", "program"]].drop_duplicates())
+                found.append((condition, mode, line, n, share, *wilson(share, programs)))
+    return pd.DataFrame(found, columns=["condition", "mode", "line", "n", "share", "low", "high"])
+
+
+def sources_begun(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns, for each condition and group asked for the source, the share of answers that are the source and of those that begin with it.
+
+    A model whose last training held sources only in front of an execution may go on to step through: that is another failure than not
+    knowing the source. Columns condition, group, n, right, begun.
+    """
+    asked = rows[rows["mode"] == "source"]
+    begun = [f"{text}\n".startswith(f"{gold}\n") for text, gold in zip(asked["generated"], asked["gold"], strict=True)]
+    cells = asked.assign(right=asked["correct"].astype(float), begun=begun).groupby(["condition", "group"], sort=False)
+    return cells.agg(n=("begun", "size"), right=("right", "mean"), begun=("begun", "mean")).reset_index()
+
+
+RECALLED = ("the program", "another program", "no program")
+
+
+def recalled(rows: pd.DataFrame, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
+    """Returns what answers in recall mode, in code or in words, write where the program should stand, before they step through it.
+
+    An answer with no program there goes straight to stepping through, or begins in the middle of a sentence: its form is wrong, before anything
+    can be said of what it knows. Columns: `by`, group, n, and the share of answers of each of `RECALLED`.
+    """
+    asked = rows[rows["mode"].isin(["recall", "recall_description"])]
+    sources = rows[rows["mode"].isin(["source", "description"])].drop_duplicates(["seed", "program"]).set_index(["seed", "program"])["gold"]
+    known = [sources[seed, program] for seed, program in zip(asked["seed"], asked["program"], strict=True)]
+    written = [_written(*answer) for answer in zip(asked["mode"], asked["generated"].astype(str), known, strict=True)]
+    shares = pd.get_dummies(pd.Categorical(written, RECALLED)).astype(float).set_index(asked.index)
+    cells = pd.concat([asked[[*by, "group"]], shares], axis=1).groupby([*by, "group"], sort=False)
+    return cells.agg(n=(RECALLED[0], "size"), **{name: (name, "mean") for name in RECALLED}).reset_index()
+
+
+def _written(mode: str, text: str, source: str) -> str:
+    if mode == "recall":
+        return RECALLED[0] if text.startswith(f"{source}\n") else RECALLED[1] if text.startswith("def ") else RECALLED[2]
+    first = text.split("\n")[0]
+    return RECALLED[0] if says(first, source) else RECALLED[1] if find(first) else RECALLED[2]
+
+
+def in_words(errors: pd.DataFrame, condition: str, mode: str, group: str = "without_io") -> str:
+    """Returns a sentence on what the executions of a condition are, and of the wrong ones how many fail on their first line."""
+    cell = errors[(errors["condition"] == condition) & (errors["mode"] == mode) & (errors["group"] == group)]
+    if cell.empty:
+        return f"{condition} was not asked in mode {mode} about {label(group)} programs."
+    counts, n = cell["error"].value_counts(), len(cell)
+    wrong = ", ".join(f"{100 * counts[error] / n:.0f} % {error}" for error in ERRORS[1:] if counts.get(error))
+    first = int((cell["line"] == 1).sum())
+    tail = f"; {first} of the {n - counts.get('right', 0)} wrong ones fail on their first line" if wrong else ""
+    return (f"Of {n} executions of {label(group)} programs by {condition} ({label(mode)}), {100 * counts.get('right', 0) / n:.0f} % are right line by line"
+            f"{f', {wrong}' if wrong else ''}{tail}.")  # fmt: skip

@@ -1,0 +1,161 @@
+"""One experiment on several base models: the same programs, inputs and budget, and what differs between the models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pbb_helpers.analysis import findings, intervals, statistics
+from pbb_helpers.analysis.labels import label
+from pbb_helpers.data.conditions import condition
+from pbb_helpers.data.documents import way_of_answering
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.experiments import experiment
+from pbb_helpers.experiments.experiment import Results
+from pbb_helpers.programs import UsageError
+
+IN_CODE = {"direct": "direct", "cot": "cot", "recall": "recall", "source": "source"}
+IN_WORDS = {"direct": "direct", "cot": "cot", "recall_description": "recall", "description": "source"}
+"""Ways of answering of a program that was learned in words, under the names that the same have in code."""
+
+
+def run(plan: Experiment, models: Sequence[str], root: Path, *, processes: int | None = None, progress: Any = None) -> Results:
+    """Returns what `experiment.run` gives for each of the models, in one table each, with a column `model`.
+
+    The floors are those of any: every model gets the same programs and inputs.
+    """
+    found = [
+        experiment.run(replace(plan, model=model), root, processes=processes, progress=progress and Part(progress, i, len(models), model))
+        for i, model in enumerate(models)
+    ]
+    rows = pd.concat([each.rows for each in found], ignore_index=True)
+    metrics = pd.concat([each.metrics.assign(model=model) for each, model in zip(found, models, strict=True)], ignore_index=True)
+    return Results(rows, metrics, found[0].floors)
+
+
+class Part:
+    """One model's part of a progress bar: all have equally much to do."""
+
+    def __init__(self, whole: Any, index: int, count: int, name: str) -> None:
+        self.whole, self.index, self.count, self.name = whole, index, count, name
+
+    def update(self, done: int, *, total: int, note: str = "") -> None:
+        self.whole.update(self.index * total + done, total=self.count * total, note=f"{self.name}: {note}")
+
+
+def in_own_words(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the answers in the representation that the condition gave the w/o IO programs in, with one name for both.
+
+    Mode "recall" is then: write out what was learned, source or description, and step through it; "source": write it out. So a condition
+    in code and one in words can be paired question by question. Answers in the other representation are left out.
+    """
+    kept = []
+    for name, some in rows.groupby("condition", sort=False):
+        names = IN_WORDS if is_in_words(name) else IN_CODE
+        some = some[some["mode"].isin(names)]
+        kept.append(some.assign(mode=some["mode"].map(names)))
+    return pd.concat(kept).sort_index().reset_index(drop=True)
+
+
+def is_in_words(name: str) -> bool:
+    """Returns whether a condition shows its w/o IO programs as descriptions, in training or, untuned, in the prompt.
+
+    >>> is_in_words("proactive"), is_in_words("code_to_description"), is_in_words("in_context_description")
+    (False, True, True)
+    """
+    chosen = condition(name)
+    if not chosen.stages:
+        return any(way_of_answering(mode)[1] == "description" for mode in chosen.modes)
+    return any("description" in spec.kinds_without_io() for spec in chosen.stages)
+
+
+def results(rows: pd.DataFrame, *, by: Iterable[str] = ("model",)) -> pd.DataFrame:
+    """Returns the table of `statistics.results` for each model (or whatever `by` names), models in the order of the rows."""
+    by = list(by)
+    tables = [statistics.results(some).assign(**dict(zip(by, key, strict=True))) for key, some in rows.groupby(by, sort=False)]
+    table = pd.concat(tables, ignore_index=True)
+    return table[[*by, *(column for column in table if column not in by)]]
+
+
+def contrasts(
+    rows: pd.DataFrame, a: str, b: str, *, modes: Sequence[str], group: str = "without_io", column: str = "model"
+) -> pd.DataFrame:
+    """Returns the paired difference of condition `a` over `b` in each model and mode.
+
+    Columns: `column`, mode, effect, low, high (points as shares, 95 % over programs), interval, seed_low, seed_high, n (pairs), n_programs,
+    n_seeds, apart (the interval excludes zero and every seed agrees).
+    """
+    lines = []
+    for model, some in rows.groupby(column, sort=False):
+        frame = statistics.prepare(some)
+        for mode in modes:
+            d = statistics.paired(frame, a, b, mode=mode, group=group)
+            lines.append({column: model, "mode": mode, "effect": d.mean, "low": d.low, "high": d.high, "interval": d.interval, "seed_low": d.seed_low,
+                          "seed_high": d.seed_high, "n": d.n, "n_programs": d.n_programs, "n_seeds": d.n_seeds, "apart": d.apart})  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def claims(
+    predictions: Mapping[str, Sequence[findings.Prediction]], rows: pd.DataFrame, table: pd.DataFrame, floors: pd.DataFrame
+) -> pd.DataFrame:
+    """Returns `findings.claims` of each model's predictions, each claim under the model's name; models that were not run are left out."""
+    known = set(rows["model"])
+    lines = []
+    for model, some in predictions.items():
+        if model in known:
+            found = findings.claims(some, rows[rows["model"] == model], table=table[table["model"] == model], floors=floors)
+            lines.append(found.assign(claim=[f"{model}: {text}" for text in found["claim"]]))
+    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=list(findings.CLAIM))
+
+
+def interactions(rows: pd.DataFrame, a: str, b: str, pairs: Iterable[tuple[str, str]], modes: Iterable[str]) -> pd.DataFrame:
+    """Returns `interaction` for each pair of models that were both run, and each mode."""
+    known, modes = set(rows["model"]), list(modes)
+    lines = [interaction(rows, a, b, one, other, mode=mode) for one, other in pairs if {one, other} <= known for mode in modes]
+    return pd.DataFrame(lines, columns=["mode", "one", "other", "effect", "low", "high", "n", "n_programs", "n_seeds", "apart"])
+
+
+def headline(table: pd.DataFrame, a: str, b: str, mode: str) -> str:
+    """Returns one line from the table of `contrasts`: `a` minus `b` in each model."""
+    shown = table[table["mode"] == mode]
+    said = "; ".join(
+        f"{line.model} {findings.points(line.effect, line.low, line.high)}{'' if line.apart else ' (not shown)'}"
+        for line in shown.itertuples()
+    )
+    seeds = "1 seed" if shown["n_seeds"].max() == 1 else f"{shown['n_seeds'].max()} seeds"
+    return (f"{a} minus {b} on {label('without_io')} programs, {findings.MODE_WORDS[mode]}: {said}; n = {shown['n'].min()} pairs over "
+            f"{shown['n_programs'].min()} programs per model, {seeds}")  # fmt: skip
+
+
+def interaction(rows: pd.DataFrame, a: str, b: str, one: str, other: str, *, mode: str, group: str = "without_io", n_boot: int = 2000,
+                seed: int = 0) -> dict[str, Any]:  # fmt: skip
+    """Returns how much larger the advantage of condition `a` over `b` is in model `one` than in model `other`, question by question.
+
+    The two models were asked the same questions, so each question gives one difference of differences; programs are resampled, seeds held.
+
+    Returns:
+        mode, one, other, effect, low, high (NaN where there are too few programs), n, n_programs, n_seeds, apart.
+
+    Raises:
+        UsageError: The models were not asked the same questions.
+    """
+    sides = []
+    for model in (one, other):
+        frame = statistics.prepare(rows[rows["model"] == model])
+        sides.append(statistics.question_differences(frame, a, b, mode=mode, group=group))
+    merged = sides[0].merge(sides[1], on=[*statistics.QUESTION, "cluster"], suffixes=("_one", "_other"))
+    if not len(merged) == len(sides[0]) == len(sides[1]):
+        raise UsageError(f"{one!r} and {other!r} were not asked the same questions in mode {mode}: {len(sides[0])} and {len(sides[1])}, "
+                         f"{len(merged)} in common; run both with the same seeds and sizes")  # fmt: skip
+    merged["score"] = merged["score_one"] - merged["score_other"]
+    totals, counts, seeds = statistics.per_program(merged, "score")
+    means = totals.sum(axis=0) / counts.sum(axis=0)
+    interval = intervals.cluster_bootstrap(totals, counts, n_boot=n_boot, seed=seed)
+    apart = (interval.low > 0 and means.min() > 0) or (interval.high < 0 and means.max() < 0)
+    return {"mode": mode, "one": one, "other": other, "effect": float(np.mean(means)), "low": interval.low, "high": interval.high,
+            "n": len(merged), "n_programs": len(totals), "n_seeds": len(seeds), "apart": bool(apart)}  # fmt: skip

@@ -1,0 +1,272 @@
+"""Compositions against their parts: the product of the parts' own accuracies on the very inputs that occur, and where a composition breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pbb_helpers.analysis import statistics
+from pbb_helpers.analysis.labels import label
+from pbb_helpers.data.compositions import KINDS, SHOWN, kind
+from pbb_helpers.data.documents import execution
+from pbb_helpers.data.plan import Experiment
+from pbb_helpers.experiments.questions import calls_asked, floors
+from pbb_helpers.programs import Program
+
+EVERY_KIND = (SHOWN, *KINDS)
+MODES = ("direct", "cot", "recall")
+MEASURES = ("composed", "product", "inner", "outer")
+"""Accuracy of the composition; product of those of its parts; of the inner part; of the outer part at what the inner one truly returns."""
+PLACES = ("right", "own source", "inner call", "inner part", "outer call", "outer part")
+"""Where the first wrong line of a generated execution stands; "own source" in recall mode only."""
+
+
+def beside_parts(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """Returns the answers about compositions, each with its kind and what its parts were worth in the same condition, seed and mode.
+
+    Columns beside those of `rows`: kind, inner, outer (the parts' own scores in [0, 1], asked by themselves at the inputs that they get in
+    this question), product (inner times outer), place (of the first wrong line, see `first_wrong`; missing in mode "direct").
+    """
+    programs, kinds = _programs(experiment)
+    calls = rows[rows["input"].notna()]
+    scores = calls.groupby(["condition", "seed", "mode", "program", "input"])["correct"].mean().to_dict()
+    composed = calls[[bool(programs[key].calls) for key in zip(calls["seed"], calls["program"], strict=True)]].reset_index(drop=True)
+    lines = []
+    for row in composed.itertuples():
+        program = programs[row.seed, row.program]
+        inner, outer = (scores[row.condition, row.seed, row.mode, part.name, x] for part, x in program.called(int(row.input)))
+        place = None if row.mode.endswith("direct") else first_wrong(program, int(row.input), row.mode, row.generated)
+        lines.append((kinds[row.seed, row.program], float(inner), float(outer), float(inner * outer), place))
+    return composed.join(pd.DataFrame(lines, columns=["kind", "inner", "outer", "product", "place"]))
+
+
+def products(answers: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Returns compositions against the product of their parts, a line per kind, condition and mode.
+
+    The product is taken question by question and then averaged: P(inner right at x) · P(outer right at g(x)). So parts that are right on the same questions
+    count as such, and "independent" failures of the parts are not assumed. A composition is the cluster.
+
+    Args:
+        answers: From `beside_parts`.
+        n_boot: Resamples of compositions.
+        seed: Of the resampling.
+
+    Returns:
+        kind, condition, mode, n (questions), n_programs (compositions), n_seeds, composed, composed_low, composed_high, inner, outer,
+        product, product_low, product_high, difference (composed - product), low, high (95 % of the difference), apart (the interval excludes
+        zero and every seed agrees), n_both (questions whose parts are both right), given_both (accuracy on these; NaN where there are none).
+    """
+    lines = []
+    for (name, condition, mode), cell in answers.groupby(["kind", "condition", "mode"], sort=False):
+        frame = pd.concat([_measure(cell, measure) for measure in MEASURES], ignore_index=True)
+        table = statistics.results(frame, n_boot=n_boot, seed=seed, by=["condition"])
+        found = table[table["seed"] == "all"].set_index("condition")
+        difference = statistics.difference(frame, "composed", "product", mode=mode, group=name, n_boot=n_boot, seed=seed)
+        both = cell[cell["product"] == 1]
+        lines.append({
+            "kind": name, "condition": condition, "mode": mode, "n": difference.n, "n_programs": difference.n_programs, "n_seeds": difference.n_seeds,
+            **{measure: found.loc[measure, "accuracy"] for measure in MEASURES},
+            **{f"{measure}_{end}": found.loc[measure, end] for measure in MEASURES[:2] for end in ("low", "high")},
+            "difference": difference.mean, "low": difference.low, "high": difference.high, "apart": difference.apart,
+            "n_both": len(both), "given_both": both["correct"].astype(float).mean(),
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _measure(cell: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Returns the questions with one measure as their score, in the columns of answers."""
+    score = cell["correct"] if measure == "composed" else cell[measure]
+    return cell.assign(condition=measure, group=cell["kind"], correct=score.astype(float))
+
+
+def first_wrong(program: Program, x: Any, mode: str, generated: str) -> str:
+    """Returns where the first line stands in which a generated execution of a composition differs from the true one; one of `PLACES`.
+
+    >>> from pbb_helpers.data.compositions import compose
+    >>> g, f = (Program(n, "arithmetic", f"def {n}(x):\\n    x = x {op}\\n    return x", 1) for n, op in (("g", "+ 3"), ("f", "* 2")))
+    >>> first_wrong(compose("h", f, g), 5, "cot", "g(5)\\nx = 5 + 3 = 8\\nreturn 8\\nf(9)\\nx = 9 * 2 = 18\\nreturn 18")
+    'outer call'
+    """
+    way = mode.removeprefix("in_context_")
+    true = [("own source", line) for line in program.source.split("\n")] if way == "recall" else []
+    for which, (part, value) in zip(("inner", "outer"), program.called(x), strict=True):
+        true += [(f"{which} call", f"{part.name}({value})")]
+        true += [(f"{which} part", line) for line in execution(part, value, way).split("\n")]
+    lines = generated.rstrip().split("\n")
+    for number, (place, line) in enumerate(true):
+        if number >= len(lines) or lines[number] != line:
+            return place
+    return "right" if len(lines) == len(true) else "outer part"
+
+
+def places(answers: pd.DataFrame) -> pd.DataFrame:
+    """Returns how many executions of each kind, condition and mode go wrong where: columns kind, condition, mode, place, n, share."""
+    lines = []
+    for cell, some in answers[answers["place"].notna()].groupby(["kind", "condition", "mode"], sort=False):
+        counts = some["place"].value_counts()
+        lines += [(*cell, place, int(counts.get(place, 0)), counts.get(place, 0) / len(some)) for place in PLACES]
+    return pd.DataFrame(lines, columns=["kind", "condition", "mode", "place", "n", "share"])
+
+
+def floors_by_kind(experiment: Experiment) -> pd.DataFrame:
+    """Returns what can be had of w/o IO compositions without knowing them: columns kind, floor, n, accuracy, means over seeds.
+
+    To the floors of `questions.floors` come two that know a part too much: the inner part's value as the answer, and the outer part run
+    on the composition's own input.
+    """
+    table = floors(experiment, by=["kind"])
+    lines = []
+    for seed in experiment.seeds:
+        dataset = experiment.dataset(seed)
+        for program, x in calls_asked(experiment, dataset)["without_io"]:
+            if program.calls:
+                (inner, _), (outer, value) = program.called(x)
+                alone = {"inner part alone": value, "outer part alone": outer.run(x)}
+                lines += [(kind(program, dataset), name, seed, guess == program.run(x)) for name, guess in alone.items()]
+    shortcuts = (
+        pd.DataFrame(lines, columns=["kind", "floor", "seed", "accuracy"])
+        .groupby(["kind", "floor", "seed"])["accuracy"]
+        .agg(["size", "mean"])
+    )
+    overall = shortcuts.groupby(["kind", "floor"]).agg(n=("size", "sum"), accuracy=("mean", "mean")).reset_index()
+    return pd.concat([table[table["seed"] == "all"][overall.columns], overall], ignore_index=True)
+
+
+def highest(table: pd.DataFrame, name: str) -> float:
+    """Returns the highest floor of a kind, from `floors_by_kind`; NaN for one that has none."""
+    return float(table[table["kind"] == name]["accuracy"].max())
+
+
+class Expected(NamedTuple):
+    """What was expected of a condition's compositions of a kind against their product, or their floor, before the run.
+
+    `against` is "product" or "floor"; `expected` "above", "below", "no difference shown" or "not above", which either of the latter two fulfils.
+    """
+
+    text: str
+    condition: str
+    kind: str
+    mode: str
+    against: str
+    expected: str
+
+
+def outcomes(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
+    """Returns each expectation beside what came out: columns prediction, expected, found, difference, came true.
+
+    Args:
+        expected: Written before the run.
+        table: From `products`.
+        floors: From `floors_by_kind`.
+    """
+    lines = []
+    for e in expected:
+        cell = table[(table["condition"] == e.condition) & (table["kind"] == e.kind) & (table["mode"] == e.mode)]
+        found, said = (
+            ("not run", "")
+            if cell.empty
+            else _product(cell.iloc[0])
+            if e.against == "product"
+            else _floor(cell.iloc[0], highest(floors, e.kind))
+        )
+        came = "-" if found == "not run" else "yes" if found == e.expected or (e.expected == "not above" and found != "above") else "no"
+        lines.append(
+            {"prediction": e.text, "expected": f"{e.expected} its {e.against}", "found": found, "difference": said, "came true": came}
+        )
+    return pd.DataFrame(lines)
+
+
+def _product(line: pd.Series) -> tuple[str, str]:
+    found = ("above" if line["difference"] > 0 else "below") if line["apart"] else "no difference shown"
+    return found, f"{100 * line['composed']:.0f} % against {100 * line['product']:.0f} %: {_points(line)}"
+
+
+def _floor(line: pd.Series, floor: float) -> tuple[str, str]:
+    found = "above" if line["composed_low"] > floor else "below" if line["composed_high"] < floor else "no difference shown"
+    return found, f"{_percent(line, 'composed')} against {100 * floor:.0f} %"
+
+
+def sentences(table: pd.DataFrame, floors: pd.DataFrame, *, condition: str = "proactive") -> list[str]:
+    """Returns what the table of `products` shows of a condition, a sentence per kind and mode of answering without a source in the prompt."""
+    said = []
+    for name in EVERY_KIND:
+        for mode in MODES:
+            cell = table[(table["condition"] == condition) & (table["kind"] == name) & (table["mode"] == mode)]
+            for _, line in cell.iterrows():
+                top = table[(table["condition"] == "in_context") & (table["kind"] == name) & (table["mode"] == mode)]["composed"]
+                given = f", and {100 * line['given_both']:.0f} % where both are right (n = {line['n_both']})" if line["n_both"] else ""
+                frame = f"; floor {100 * highest(floors, name):.0f} %" if name in KINDS else ""
+                frame += f"; untuned with all sources in its prompt {100 * top.iloc[0]:.0f} %" if len(top) else ""
+                verdict = (
+                    f"{'above' if line['difference'] > 0 else 'below'} the product"
+                    if line["apart"]
+                    else "no difference from the product is shown"
+                )
+                said.append(f"{condition}, {label(mode)}, {label(name)}: {_percent(line, 'composed')}, product of its parts {100 * line['product']:.0f} % "
+                            f"({_points(line)}): {verdict}{given}{frame}; n = {line['n']} questions over {line['n_programs']} compositions, "
+                            f"{line['n_seeds']} seed{'' if line['n_seeds'] == 1 else 's'}.")  # fmt: skip
+    return said
+
+
+def headline(table: pd.DataFrame, *, condition: str = "proactive", mode: str = "recall") -> str:
+    """Returns one line: each kind of w/o IO composition beside the product of its parts in one mode."""
+    cells = table[(table["condition"] == condition) & (table["mode"] == mode)].set_index("kind")
+    if cells.empty:
+        return f"{condition} was not asked in {label(mode)}"
+    said = [
+        f"{label(name).removeprefix('composition of ')} {_percent(line, 'composed')} against a product of {100 * line['product']:.0f} % "
+        f"({'shown' if line['apart'] else 'not shown'})"
+        for name, line in cells.loc[[name for name in KINDS if name in cells.index]].iterrows()
+    ]
+    first = cells.iloc[0]
+    return (f"{condition} on w/o IO compositions, {label(mode)}: {'; '.join(said)}; n = {first['n']} questions over {first['n_programs']} compositions "
+            f"a kind, {first['n_seeds']} seed{'' if first['n_seeds'] == 1 else 's'}")  # fmt: skip
+
+
+def recorded(table: pd.DataFrame, floors: pd.DataFrame, *, condition: str = "proactive") -> pd.DataFrame:
+    """Returns what README.md shows: a line per kind and mode of one condition, in percent, the ceiling and the floor beside it."""
+    shown = table[(table["condition"] == condition) & table["mode"].isin(MODES)].copy()
+    top = table[table["condition"] == "in_context"].set_index(["kind", "mode"])["composed"].to_dict()
+    numbers = {
+        "right": shown["composed"], "product of its parts": shown["product"], "difference": shown["difference"], "low": shown["low"],
+        "high": shown["high"], "floor": [highest(floors, name) for name in shown["kind"]],
+        "untuned, sources in its prompt": [top.get(key) for key in zip(shown["kind"], shown["mode"], strict=True)],
+    }  # fmt: skip
+    words = {
+        "composition": shown["kind"].map(label),
+        "mode": shown["mode"].map(label),
+        "n": shown["n"],
+        "compositions": shown["n_programs"],
+    }
+    in_percent = {
+        f"{name}, %": (100 * pd.Series(list(values), index=shown.index, dtype=float)).round(1) for name, values in numbers.items()
+    }
+    order = {name: i for i, name in enumerate(EVERY_KIND)}
+    return (
+        pd.DataFrame(words | in_percent)
+        .loc[shown.sort_values("kind", key=lambda names: names.map(order), kind="stable").index]
+        .reset_index(drop=True)
+    )
+
+
+def _programs(experiment: Experiment) -> tuple[Mapping[tuple[int, str], Program], Mapping[tuple[int, str], str]]:
+    programs, kinds = {}, {}
+    for seed in experiment.seeds:
+        dataset = experiment.dataset(seed)
+        for program in dataset.with_io + dataset.without_io:
+            programs[seed, program.name], kinds[seed, program.name] = program, kind(program, dataset)
+    return programs, kinds
+
+
+def _points(line: pd.Series) -> str:
+    interval = "no interval" if pd.isna(line["low"]) else f"{100 * line['low']:+.0f} to {100 * line['high']:+.0f}"
+    return f"{100 * line['difference']:+.0f} points, {interval}".replace("-", "−")
+
+
+def _percent(line: pd.Series, measure: str) -> str:
+    interval = (
+        "no interval" if pd.isna(line[f"{measure}_low"]) else f"{100 * line[f'{measure}_low']:.0f} to {100 * line[f'{measure}_high']:.0f} %"
+    )
+    return f"{100 * line[measure]:.0f} % ({interval})"

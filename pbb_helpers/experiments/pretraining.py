@@ -1,0 +1,186 @@
+"""What notebook 00 shows of a shipped model: its documents, its card, its curve, and what it can run of programs it never saw."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pbb_helpers import notebook
+from pbb_helpers.analysis import reading
+from pbb_helpers.data.corpus import Mix, documents
+from pbb_helpers.data.datasets import generator
+from pbb_helpers.data.documents import call_document, way_of_answering
+from pbb_helpers.families.names import draw_names
+from pbb_helpers.programs import UsageError, did_you_mean, family
+from pbb_helpers.training.pretrain import pretrain
+from pbb_helpers.training.recipes import PretrainSettings
+
+MODES = ("direct", "cot", "recall")
+LENGTHS = (1, 2, 3, 4)
+TOY = PretrainSettings(name="toy", hidden=32, layers=1, intermediate=64, steps=32, batch_size=8, evaluate_every=16, compile=False, threads=1,
+                       dtype="float32", questions=20)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a profile of the notebook does.
+
+    Attributes:
+        name: The shipped model that is looked at.
+        settings: How a model is made here; None when the shipped one is taken as it is.
+        n_programs: Fresh programs per number of statements.
+    """
+
+    name: str
+    settings: PretrainSettings | None
+    n_programs: int
+
+    def facts(self) -> str:
+        """Returns the plan in words."""
+        made = f"made here in {self.settings.steps:,} steps of {self.settings.batch_size} documents" if self.settings else "as shipped"
+        return f"{self.name}, {made}; {self.n_programs} fresh programs per number of statements"
+
+    def model(self, progress: Any = None) -> tuple[dict[str, Any], Any]:
+        """Returns the card and the loaded model, made first if that is the plan."""
+        from pbb_helpers.training import models
+
+        if self.settings is None:
+            return models.shipped()[self.name].facts, models.load(self.name)
+        folder = notebook.runs_root() / "pretrain" / f"{self.settings.name}-{self.settings.steps}"
+        if not (folder / "card.json").exists():
+            pretrain(self.settings, folder, log=lambda line: None, progress=progress)
+        return json.loads((folder / "card.json").read_text()), models.load(str(folder))
+
+
+def plan(values: Mapping[str, Any]) -> Plan:
+    """Returns what the parameters of the notebook ask for.
+
+    Raises:
+        UsageError: There is no such profile or shipped model, or a number is below one.
+    """
+    from pbb_helpers.training.model_files import shipped
+
+    given = notebook.parameters(
+        {"profile": ("smoke", "quick", "full"), "model": str, "n_programs": int | None, "steps": int | None, "seed": int}, values
+    )
+    cards = shipped()
+    if given.model not in cards:
+        raise did_you_mean("shipped model", given.model, cards)
+    if any(number is not None and number < 1 for number in (given.n_programs, given.steps)):
+        raise UsageError(f"n_programs={given.n_programs}, steps={given.steps}; give at least 1")
+    settings = {"smoke": TOY, "quick": None, "full": PretrainSettings(name=given.model)}[given.profile]
+    if given.steps is not None:
+        settings = dataclasses.replace(settings or PretrainSettings(name=given.model), steps=given.steps)
+    return Plan(given.model, settings, given.n_programs or {"smoke": 4, "quick": 100, "full": 200}[given.profile])
+
+
+def sample_documents(count: int, *, seed: int) -> str:
+    """Returns documents of the pretraining stream, the completion after >>>."""
+    shown = itertools.islice(documents(Mix(), seed), 0, 3 * count, 3)
+    return "\n\n".join(f"=== {e.kind}\n{e.prompt}>>> " + e.completion.replace("\n", "\n    ") for e in shown)
+
+
+def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
+    """Returns a card as a table of two columns."""
+    settings = card["settings"]
+    lines = {"name": card["name"], "parameters": f"{card['parameters']:,}", "training tokens": f"{card['tokens']:,}",
+             "hours": card["hours"], "hardware": card["hardware"],
+             "shape": f"Llama, hidden {settings['hidden']}, {settings['layers']} layers, MLP {settings['intermediate']}, tied embeddings",
+             "steps": f"{settings['steps']:,} of {settings['batch_size']} documents, learning rate {settings['lr']:g}",
+             "mix": json.dumps(settings["mix"])}  # fmt: skip
+    return pd.DataFrame({"": list(lines), "value": [str(value) for value in lines.values()]})
+
+
+def curve(card: Mapping[str, Any]) -> pd.DataFrame:
+    """Returns the card's curve in long form: tokens, step, mode, accuracy, n."""
+    return pd.DataFrame([
+        {"tokens": point["tokens"], "step": point["step"], "mode": mode, "accuracy": point[mode], "n": card["in_context_n"]}
+        for point in card["curve"] for mode in card.get("in_context", MODES)
+    ])  # fmt: skip
+
+
+def curve_alt(points: pd.DataFrame) -> str:
+    """Returns the curve's end in words."""
+    last = points[points["tokens"] == points["tokens"].max()]
+    ends = ", ".join(f"{row.mode} {100 * row.accuracy:.0f} %" for row in last.itertuples())
+    return f"In-context exact match against training tokens, one line per mode. At {last['tokens'].max() / 1e6:.1f} million tokens: {ends}."
+
+
+def reads_words(card: Mapping[str, Any]) -> bool:
+    """Returns whether a model was pretrained on descriptions too."""
+    return card["settings"]["mix"].get("language", 0) > 0
+
+
+def ask(loaded: Any, *, n_programs: int, seed: int, language: bool = False, progress: Any = None) -> pd.DataFrame:
+    """Returns rows of fresh programs of each length, asked once in each mode with the source in the prompt.
+
+    With `language` they are asked once more with the description in its place: condition "in_context_description".
+    """
+    from pbb_helpers.training import evaluate
+
+    rows: list[dict[str, Any]] = []
+    modes = [f"in_context_{words}{way}" for words in ("", "description_")[: 1 + language] for way in MODES]
+    names = draw_names(n_programs * len(LENGTHS), generator(seed, "fresh names"))
+    for i, length in enumerate(LENGTHS):
+        draws = generator(seed, f"fresh programs {length}")
+        programs = family("arithmetic", min_statements=length, max_statements=length).draw(
+            names[i * n_programs : (i + 1) * n_programs], draws
+        )
+        inputs = draws.integers(0, 50, size=n_programs)
+        for mode in modes:
+            way, shown = way_of_answering(mode)
+            condition = "in_context_description" if shown == "description" else "in_context"
+            asked = [
+                call_document(p, "without_io", mode, int(x), k % 20, phrasing=k)
+                for k, (p, x) in enumerate(zip(programs, inputs, strict=True))
+            ]
+            rows += [row | {"mode": way, "condition": condition} for row in evaluate.evaluate(loaded, loaded.model, asked)]
+            if progress is not None:
+                progress.update(len(rows), total=n_programs * len(LENGTHS) * len(modes), note=f"{length} statements, {mode}")
+    common = {
+        "run": loaded.key[:16],
+        "model": loaded.name,
+        "family": "arithmetic",
+        "seed": seed,
+        "stage": "untuned",
+    }
+    return pd.DataFrame([common | row for row in rows])
+
+
+def answers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Returns ten answers, wrong ones first."""
+    return reading.answers(rows, condition="in_context", seed=seed)
+
+
+def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame) -> list[str]:
+    """Returns what the numbers say of the two targets and of programs longer than any in pretraining.
+
+    Args:
+        table: Results by length.
+        short: Results over the lengths of one and two statements, as many programs of each.
+        points: The card's curve.
+    """
+    in_code, short = (t[(t["condition"] == "in_context") & (t["seed"] == "all")] for t in (table, short))
+    cells = {row.mode: row for row in short.itertuples()}
+    said = [
+        "With the source in its prompt, on fresh programs, half of one statement and half of two, the model answers "
+        + ", ".join(f"{100 * cells[m].accuracy:.1f} % ({100 * cells[m].low:.0f} to {100 * cells[m].high:.0f} %) by {m}" for m in MODES)
+        + f"; n = {cells['direct'].n} programs, one input each."
+    ]
+    for mode, target in (("cot", 0.95), ("direct", 0.75)):
+        low, high = cells[mode].low, cells[mode].high
+        verdict = "is above" if low >= target else "is below" if high < target else "is not told apart from"
+        said.append(f"{mode} {verdict} the target of {100 * target:.0f} % (interval {100 * low:.0f} to {100 * high:.0f} %).")
+    last = points[points["step"] == points["step"].max()]
+    said.append("On the mix of lengths that the quick profile draws (fewer of one statement, for those run out), by exact match of the whole completion: "
+                + ", ".join(f"{row.mode} {100 * row.accuracy:.0f} %" for row in last.itertuples()) + f"; n = {last['n'].max()}.")  # fmt: skip
+    by_length = {(row.mode, row.length): row.accuracy for row in in_code.itertuples()}
+    said.append("At four statements, more than in any pretraining document: "
+                + ", ".join(f"{m} {100 * by_length[m, 4]:.0f} % (at three {100 * by_length[m, 3]:.0f} %)" for m in MODES) + ".")  # fmt: skip
+    return said

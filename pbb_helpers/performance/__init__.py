@@ -1,0 +1,1 @@
+"""What notebook 90 measures, side by side in one run."""

@@ -1,0 +1,200 @@
+"""What the rounds of notebook 90 say: ratios, goals and predictions against them, in a table and in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pbb_helpers.performance import benchmark
+from pbb_helpers.performance.benchmark import Missing
+from pbb_helpers.programs import did_you_mean
+
+WORDS = {
+    "examples_per_s": "documents per second",
+    "tokens_per_s": "tokens without padding per second",
+    "flops_per_s": "useful FLOPs per second",
+    "exact_per_s": "exact answers per second",
+    "of_peak": "useful FLOPs as a share of the matmul peak",
+    "peak_mb": "peak memory above the start",
+}
+
+
+class Measure(NamedTuple):
+    """A ratio that is reported: `value` of arm `a` over that of arm `b` in a suite; `goal` is what it should reach, None for no goal."""
+
+    name: str
+    suite: str
+    a: str
+    b: str
+    value: str
+    goal: float | None = None
+
+
+MEASURES = (
+    Measure("training, ours over TRL tuned", "training", "ours", "TRL tuned", "examples_per_s", 3.0),
+    Measure("training, ours over TRL as it comes", "training", "ours", "TRL as it comes", "examples_per_s"),
+    Measure("training, ours over Trainer", "training", "ours", "Trainer", "examples_per_s"),
+    Measure("training, ours over a bare loop", "training", "ours", "bare loop", "examples_per_s"),
+    Measure("training, memory of ours over TRL tuned", "training", "ours", "TRL tuned", "peak_mb"),
+    Measure("training, useful FLOPs of ours over the matmul peak", "training", "ours", "matmul peak", "flops_per_s"),
+    Measure("large model, useful FLOPs of ours over the matmul peak", "large", "ours", "matmul peak", "flops_per_s", 0.5),
+    Measure("large model, ours over TRL tuned", "large", "ours", "TRL tuned", "examples_per_s"),
+    Measure("answering, ours over plain generate", "evaluation", "ours", "plain generate", "exact_per_s", 3.0),
+    Measure("answering, ours over continuous batching", "evaluation", "ours", "continuous batching", "exact_per_s"),
+    Measure("8 seeds stacked over 8 single runs, batch 64", "seeds, batch 64", "8 seeds stacked", "8 single runs", "examples_per_s", 2.0),
+    Measure("8 seeds stacked over 8 single runs, batch 4", "seeds, batch 4", "8 seeds stacked", "8 single runs", "examples_per_s"),
+)
+
+
+class Prediction(NamedTuple):
+    """What was expected of a measure before the run: that its median lies between `low` and `high`, and why."""
+
+    measure: str
+    low: float
+    high: float
+    why: str
+
+
+def results(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns one line per measure and number of threads: measure, threads, n (rounds), median, low, high (range over rounds), goal, verdict.
+
+    Args:
+        rows: Of `benchmark.measure`, all suites together.
+    """
+    lines = []
+    for m in MEASURES:
+        suite = rows[rows["suite"] == m.suite]
+        by_threads = {n: benchmark.ratio(suite[suite["threads"] == n], m.a, m.b, m.value) for n in suite["threads"].unique()}
+        found = {n: each for n, each in by_threads.items() if each.n}
+        if not found and m.goal is not None:
+            found = {None: benchmark.Ratio(0, math.nan, math.nan, math.nan)}
+        lines += [
+            {"measure": m.name, "threads": n, **asdict(each), "goal": m.goal, "verdict": verdict(each, m.goal)} for n, each in found.items()
+        ]
+    table = pd.DataFrame(lines)
+    return table.assign(threads=table["threads"].astype("Int64"))
+
+
+def verdict(found: benchmark.Ratio, goal: float | None) -> str:
+    """Returns whether a goal is met, in words.
+
+    >>> verdict(benchmark.Ratio(5, 2.4, 2.2, 2.6), 3.0), verdict(benchmark.Ratio(5, 3.1, 2.9, 3.3), 3.0)
+    ('missed by 20 %', 'met in the median, not in every round')
+    """
+    if not found.n:
+        return "not measured"
+    if goal is None:
+        return ""
+    if found.median < goal:
+        return f"missed by {100 * (1 - found.median / goal):.0f} %"
+    return "met" if found.low >= goal else "met in the median, not in every round"
+
+
+def outcomes(predictions: Sequence[Prediction], table: pd.DataFrame) -> pd.DataFrame:
+    """Returns each prediction beside what came out: measure, expected, found, came true.
+
+    Raises:
+        UsageError: There is no such measure.
+    """
+    names = [m.name for m in MEASURES]
+    lines = []
+    for p in predictions:
+        if p.measure not in names:
+            raise did_you_mean("measure", p.measure, names)
+        cell = _first(table, p.measure)
+        measured = cell is not None and cell["n"] > 0
+        lines.append({"prediction": p.measure, "why": p.why, "expected": f"{p.low:g} to {p.high:g}",
+                      "found": _span(cell) if measured else "not measured",
+                      "came true": ("yes" if p.low <= cell["median"] <= p.high else "no") if measured else "-"})  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def sentences(
+    table: pd.DataFrame, profiles: Mapping[str, pd.DataFrame], absent: Sequence[Missing], agreement: Mapping[str, float]
+) -> list[str]:
+    """Returns the findings: each goal met, or missed by how much and what the time went to; then what has no goal.
+
+    Args:
+        table: Of `results`.
+        profiles: Of `op_profile.by_group`, by suite ("training", "large", "evaluation").
+        absent: Arms that were not measured.
+        agreement: Share of answers equal to ours, by arm.
+    """
+    said = []
+    for m in MEASURES:
+        cell = _first(table, m.name)
+        if cell is None:
+            continue
+        if not cell["n"]:
+            why = next((a.why for a in absent if a.name in (m.a, m.b)), "no such arm in this run")
+            said.append(f"{_capital(m.name)}: not measured ({why}); the goal is {m.goal:g}.")
+            continue
+        goal = f" Goal {m.goal:g}: {cell['verdict']}." if m.goal is not None else ""
+        bound = f" {bounds(profiles[m.suite])}" if "missed" in cell["verdict"] and m.suite in profiles else ""
+        said.append(f"{_capital(m.name)}, {WORDS[m.value]}: {_span(cell)}.{goal}{bound}")
+        said += [
+            f"  The same with {line['threads']} thread{'s' if line['threads'] > 1 else ''}: {_span(line)}."
+            for line in _further(table, m.name)
+        ]
+    said += [f"Of the answers by {name}, {100 * share:.1f} % are, letter by letter, those of ours." for name, share in agreement.items()]
+    return said
+
+
+def bounds(profile: pd.DataFrame) -> str:
+    """Returns what the time of ours goes to, the largest three groups."""
+    parts = ", ".join(f"{100 * row.share:.0f} % {row.group}" for row in profile.head(3).itertuples())
+    return f"By the profile (one thread), the time of ours goes to: {parts}."
+
+
+def headline(table: pd.DataFrame) -> str:
+    """Returns one line: every goal with what was reached."""
+    cells = [(m, _first(table, m.name)) for m in MEASURES if m.goal is not None]
+    parts = [f"{m.name} {_span(cell) if cell['n'] else 'not measured'} (goal {m.goal:g})" for m, cell in cells if cell is not None]
+    return "; ".join(parts)
+
+
+def alt(rows: pd.DataFrame, values: Sequence[str], by: Sequence[str]) -> str:
+    """Returns medians and ranges over rounds in words, for a figure's alt text."""
+    said = []
+    for value in values:
+        cells = benchmark.summary(rows, value, [*by, *({"arm"} - set(by))]).dropna(subset=["median"])
+        cells = cells[cells["arm"] != benchmark.MatmulPeak.name]  # not before: the share of the peak is taken of it
+        parts = [
+            f"{', '.join(str(row[name]) for name in by)} {_number(row['median'])} ({_number(row['low'])} to {_number(row['high'])})"
+            for _, row in cells.iterrows()
+        ]
+        said.append(f"{_capital(WORDS.get(value, value))}, median and range over rounds: {'; '.join(parts)}.")
+    return " ".join(said)
+
+
+def profile_alt(profiles: Mapping[str, pd.DataFrame]) -> str:
+    """Returns the shares of a profile figure in words."""
+    parts = (
+        f"{name}: {', '.join(f'{row.group} {100 * row.share:.0f} %' for row in table.itertuples())}" for name, table in profiles.items()
+    )
+    return f"Share of time by kind of operation. {'; '.join(parts)}."
+
+
+def _first(table: pd.DataFrame, measure: str) -> Any:
+    found = table[table["measure"] == measure]
+    return None if found.empty else found.iloc[0]
+
+
+def _further(table: pd.DataFrame, measure: str) -> list[Any]:
+    return [line for _, line in table[table["measure"] == measure].iloc[1:].iterrows()]
+
+
+def _span(cell: Any) -> str:
+    return f"{_number(cell['median'])} (range {_number(cell['low'])} to {_number(cell['high'])}, n = {cell['n']} rounds)"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

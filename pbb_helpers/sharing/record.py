@@ -1,0 +1,171 @@
+"""From a finished run to what the repository shows: figures/ with its CSV and provenance, and the numbers in README.md.
+
+Nothing is typed by hand: `pbb record` copies and writes, a test holds README.md to the CSV.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pbb_helpers.analysis.labels import in_order, label
+from pbb_helpers.disk import plain_errors, write_text
+from pbb_helpers.programs import UsageError
+from pbb_helpers.provenance import hardware_line
+from pbb_helpers.running.run_record import RunResult, damage_of
+from pbb_helpers.sharing import claims
+from pbb_helpers.training.model_files import shipped
+
+MODES = ("direct", "cot", "recall", "recall_description", "source", "description")
+FLOORED = ("direct", "cot", "recall", "recall_description")
+
+
+def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
+    """Returns the files written: the run's figures below `figures`/<notebook>/, run.json there, and the marked block of `readme`.
+
+    Raises:
+        UsageError: The run is not finished, or README.md has no block for this notebook.
+    """
+    name = run.record["notebook"]
+    if run.status != "completed":
+        raise UsageError(f"{run.folder} is {run.status}; only a completed run can be recorded")
+    if damage := damage_of(run):
+        raise UsageError(f"{run.folder} is damaged: {damage.path.name} {damage.why}; the same pbb run makes it again from the store")
+    if run.record.get("fingerprint", {}).get("package") == "changed during the run":
+        raise UsageError(f"{run.folder}: the package was edited during the run, so no one version made it; run it again")
+    folder = figures / name
+    with plain_errors(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run.folder / "figures", folder)
+        for table in ("results.csv", "claims.csv"):
+            if (run.folder / table).is_file():
+                shutil.copy(run.folder / table, folder / table)
+        facts = {
+            key: run.record.get(key)
+            for key in ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions")
+        }
+        write_text(folder / "run.json", json.dumps(facts | {"headline": run.headline}, indent=1) + "\n")
+        text = with_block(readme.read_text(encoding="utf-8"), name, block(folder))
+        for mark, table in (("claims", claims.markdown(figures)), ("models", models_table())):
+            if f"<!-- {mark}: begin -->" in text:
+                text = with_block(text, mark, table)
+        write_text(readme, text)
+    return [*sorted(folder.iterdir()), readme]
+
+
+def with_block(text: str, name: str, inner: str) -> str:
+    """Returns the text with what stands between the marks of `name` replaced.
+
+    >>> with_block("a\\n<!-- x: begin -->\\nold\\n<!-- x: end -->\\nb", "x", "new")
+    'a\\n<!-- x: begin -->\\nnew\\n<!-- x: end -->\\nb'
+    """
+    begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise UsageError(
+            f"README.md has no single block {begin.strip()} … {end.strip()}; add these two lines where the numbers shall stand"
+        )
+    return text[: text.index(begin) + len(begin)] + inner + text[text.index(end) :]
+
+
+def block(folder: Path) -> str:
+    """Returns what README.md shows of the recorded run in `folder`, as Markdown: headline, table, origin."""
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(folder / "results.csv", dtype={"seed": str})
+    if "accuracy" not in table:
+        return "\n".join([f"> {run['headline']}", "", *plain_table(table), "", f"{_recorded(run)}, {_origin(run)}."])
+    overall = table[table["seed"] == "all"]
+    seeds = ", ".join(sorted(set(table["seed"]) - {"all"}, key=int))
+    parts = [f"> {html.escape(run['headline'], quote=False)}", ""]
+    for group in [name for name in ("without_io", "with_io") if name in set(overall["group"])]:
+        parts += [f"Accuracy in % on **{label(group)}** programs (95 % interval over programs):", "", *_markdown(overall, group), ""]
+    asked = overall[(overall["group"] == "without_io") & overall["mode"].isin(FLOORED)]
+    parts.append(
+        f"{_recorded(run)}, seeds {seeds}, n = {asked['n'].min()} answers over {asked['n_programs'].min()} programs per cell of {label('without_io')}, "
+        f"{_origin(run)}."
+    )
+    return "\n".join(parts)
+
+
+def models_table() -> str:
+    """Returns the shipped models from their cards, as Markdown: what they are, and what they can run when it stands in the prompt."""
+    lines = [
+        "| model | parameters | tokens | code : words | code in context: direct, step by step, recalled | words in context | ciphers in context | made in |",
+        "|---" * 8 + "|",
+    ]
+    for name, card in shipped().items():
+        facts = card.facts
+        language = facts["settings"]["mix"].get("language", 0.0)
+        scores = [
+            [facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ("", "description_", "ciphers_")
+        ]
+        code, words, ciphers = ("–" if None in some else ", ".join(f"{100 * value:.0f}" for value in some) + " %" for some in scores)
+        mix = f"{round(10 * (1 - language))} : {round(10 * language)}"
+        made = f"{60 * facts['hours']:.0f} min, {facts['hardware']}"
+        lines.append(
+            f"| `{name}` | {facts['parameters'] / 1e6:.1f}M | {facts['tokens'] / 1e6:.0f}M | {mix} | {code} | {words} | {ciphers} | {made} |"
+        )
+    n = sorted({card.facts["in_context_n"] for card in shipped().values()})
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"n = {', '.join(map(str, n))} fresh programs of one and two statements, one input each; every token of the gold answer right.",
+        ]
+    )
+
+
+def plain_table(table: pd.DataFrame) -> list[str]:
+    """Returns a table that is not of accuracies as Markdown, numbers to three digits.
+
+    >>> plain_table(pd.DataFrame({"measure": ["speed"], "n": [5], "median": [3.14159], "goal": [None]}))
+    ['| measure | n | median | goal |', '|---|---|---|---|', '| speed | 5 | 3.14 | – |']
+    """
+    lines = [f"| {' | '.join(table.columns)} |", "|---" * len(table.columns) + "|"]
+    return lines + [f"| {' | '.join(_plain(value) for value in row)} |" for row in table.itertuples(index=False)]
+
+
+def _plain(value: Any) -> str:
+    if pd.isna(value):
+        return "–"
+    return str(value) if isinstance(value, str) else f"{value:g}" if float(value).is_integer() else f"{value:.3g}"
+
+
+def _recorded(run: dict[str, Any]) -> str:
+    return f"Recorded run: `pbb run notebooks/{run['notebook']}.ipynb {_parameters(run)}`"
+
+
+def _origin(run: dict[str, Any]) -> str:
+    return f"{run['seconds'] / 60:.1f} minutes on {hardware_line(run['hardware'])}"
+
+
+def _markdown(table: pd.DataFrame, group: str) -> list[str]:
+    """Returns the table of a group: a line per condition, within each value of what the notebook varies (the columns before the condition)."""
+    axes = list(table.columns[: table.columns.get_loc("condition")])
+    table = table[table["group"] == group]
+    modes = [mode for mode in MODES if mode in set(table["mode"])]
+    lines = [f"| {' | '.join([*axes, 'condition', *map(label, modes)])} |", "|---" * (len(axes) + len(modes) + 1) + "|"]
+    for values, part in table.groupby(axes, sort=False) if axes else [((), table)]:
+        cells = {(r.condition, r.mode): r for r in part.itertuples()}
+        for condition in in_order(part["condition"]):
+            shown = [*map(_plain, values), label(condition), *(_cell(cells.get((condition, mode))) for mode in modes)]
+            lines.append(f"| {' | '.join(shown)} |")
+    return lines
+
+
+def _cell(row: Any) -> str:
+    if row is None:
+        return "–"
+    interval = "no interval" if pd.isna(row.low) else f"{100 * row.low:.0f} to {100 * row.high:.0f}"
+    return f"{100 * row.accuracy:.0f} ({interval})"
+
+
+def _parameters(run: dict[str, Any]) -> str:
+    """Returns the profile and what else was changed, as options; how many processes there were changes no number."""
+    names = [name for name in run["parameters"] if name == "profile" or (name in (run.get("changed") or ()) and name != "processes")]
+    values = {name: run["parameters"][name] for name in names}
+    return " ".join(f"-p {name} {','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in values.items() if v is not None)

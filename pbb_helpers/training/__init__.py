@@ -1,0 +1,1 @@
+"""Models, how they are pretrained and finetuned, how they answer, and the store that keeps what was finished."""

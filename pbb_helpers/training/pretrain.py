@@ -1,0 +1,347 @@
+"""How the shipped models are made: from scratch, on executing programs whose source stands in the prompt.
+
+The names are bound to programs at random, anew in each document, so that the model knows how to run code and knows no program by heart:
+what a pretrained language model brings to Programming by Backprop, in a few megabytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pbb_helpers.data.corpus import Mix, conversations
+from pbb_helpers.data.documents import Example, call_document
+from pbb_helpers.disk import check_manifest, plain_errors, plain_name, write_manifest, write_text
+from pbb_helpers.families.names import draw_names
+from pbb_helpers.processes import follow_parent
+from pbb_helpers.programs import UsageError, did_you_mean, family
+from pbb_helpers.training.model_files import hash_files
+from pbb_helpers.training.recipes import LADDER, PretrainSettings
+from pbb_helpers.training.vocabulary import build_tokenizer
+
+
+def encode_conversation(tokenizer: Any, document: list[Example]) -> tuple[list[int], list[int]]:
+    """Returns token ids and, for each, 1 where it is supervised: the completions, each closed by the end token."""
+    texts = [text for i, e in enumerate(document) for text in (("\n\n" if i else "") + e.prompt, e.completion)]
+    ids: list[int] = []
+    marks: list[int] = []
+    for i, part in enumerate(tokenizer(texts)["input_ids"]):
+        part = part + [tokenizer.eos_token_id] if i % 2 else part
+        ids += part
+        marks += [i % 2] * len(part)
+    return ids, marks
+
+
+def collate(rows: list[tuple[list[int], list[int]]], multiple: int = 8) -> Any:
+    """Returns a `train.Batch` of conversations, right-padded, supervised wherever marked."""
+    import torch
+
+    from pbb_helpers.training.batches import Batch
+
+    width = -(-(max(len(ids) for ids, _ in rows) - 1) // multiple) * multiple
+    inputs = np.zeros((len(rows), width), dtype=np.int64)
+    targets = np.full((len(rows), width), -1, dtype=np.int64)
+    for i, (ids, marks) in enumerate(rows):
+        inputs[i, : len(ids) - 1] = ids[:-1]
+        targets[i, : len(ids) - 1] = np.where(marks[1:], ids[1:], -1)
+    positions = np.flatnonzero(targets >= 0)
+    return Batch(torch.from_numpy(inputs), torch.from_numpy(positions), torch.from_numpy(targets.ravel()[positions]),
+                 sum(len(ids) - 1 for ids, _ in rows))  # fmt: skip
+
+
+WINDOW = 16
+CHECKPOINT = "a checkpoint of a pretraining"
+
+
+def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list[list[tuple[list[int], list[int]]]]:
+    """Returns the encoded batches of one window of `WINDOW` steps: a function of the seed and the index alone, so that a resume is exact."""
+    tokenizer = _tokenizer(folder)
+    encoded = (encode_conversation(tokenizer, document) for document in conversations(settings.mix, [settings.seed, index]))
+    rows = list(itertools.islice((row for row in encoded if len(row[0]) <= settings.longest), WINDOW * settings.batch_size))
+    rows.sort(key=lambda row: len(row[0]))
+    cut = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
+    order = np.random.Generator(np.random.PCG64([settings.seed, index, 1])).permutation(len(cut))
+    return [cut[i] for i in order]
+
+
+@functools.cache
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _one_thread() -> None:
+    """Begins a process that encodes a document at a time: handing each to a pool of threads costs more than it saves, and far more on a busy machine."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    follow_parent()
+
+
+def windows(folder: Path, settings: PretrainSettings, first: int) -> Iterator[tuple[int, Any]]:
+    """Yields (index, rows) of the windows still to train, the next one made in a second process while this one trains."""
+    last = math.ceil(settings.steps / WINDOW)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
+        ahead = pool.submit(window_of_rows, folder, settings, first)
+        for index in range(first, last):
+            rows = ahead.result()
+            if index + 1 < last:
+                ahead = pool.submit(window_of_rows, folder, settings, index + 1)
+            yield index, rows
+
+
+def schedule(step: int, settings: PretrainSettings) -> float:
+    """Returns the share of the peak learning rate at a step: warm-up, constant, then linear to zero (so that a run can be prolonged before its decay begins)."""
+    start = settings.steps * (1 - settings.decay_share)
+    down = 1 - (step - start) / (settings.steps - start) if step > start else 1.0
+    return min(1.0, (step + 1) / settings.warmup) * max(down, 0.0)
+
+
+def held_out_questions(
+    count: int, seed: int = 10_000, *, language: bool = False, families: Iterable[str] = ("arithmetic",)
+) -> dict[str, list[Example]]:
+    """Returns fresh in-context questions per mode, of one to two statements: the programs of the quick profile.
+
+    With `language` the same are asked with the description in the prompt as well: modes "description_direct", … Those of another family
+    than arithmetic have its name before the mode: "ciphers_cot".
+    """
+    questions = {}
+    for kind in families:
+        generator = np.random.Generator(np.random.PCG64(seed))
+        drawn_from = family(kind)
+        programs = drawn_from.draw(draw_names(count, generator), generator)
+        inputs = [drawn_from.inputs()[i] for i in generator.integers(0, len(drawn_from.inputs()), size=count)]
+        for mode in (f"{words}{way}" for words in ("", "description_")[: 1 + language] for way in ("direct", "cot", "recall")):
+            questions[mode if kind == "arithmetic" else f"{kind}_{mode}"] = [
+                call_document(p, "with_io", f"in_context_{mode}", x, i % 20, phrasing=i)
+                for i, (p, x) in enumerate(zip(programs, inputs, strict=True))
+            ]
+    return questions
+
+
+def exact_match(model: Any, tokenizer: Any, questions: list[Example], batch_size: int = 100) -> float:
+    """Returns the share of questions whose whole gold completion is the greedy one, which one forward pass decides.
+
+    Each token of the gold is the most likely one after those before it exactly when greedy decoding writes the gold: for direct answers
+    this is the accuracy; for chain of thought it is stricter, since there a wrong step with a right answer counts as wrong.
+    """
+    import torch
+
+    right = 0
+    for start in range(0, len(questions), batch_size):
+        batch = collate([encode_conversation(tokenizer, [e]) for e in questions[start : start + batch_size]])
+        with torch.no_grad():
+            hidden = model.model(input_ids=batch.input_ids.to(model.device), use_cache=False).last_hidden_state.flatten(0, 1)
+            hit = model.lm_head(hidden[batch.positions.to(model.device)]).argmax(-1).cpu() == batch.targets
+        wrong = set((batch.positions // batch.input_ids.shape[1])[~hit].tolist())
+        right += len(batch) - len(wrong)
+    return right / len(questions)
+
+
+def new_model(tokenizer: Any, settings: PretrainSettings) -> Any:
+    """Returns an untrained Llama of the settings' shape."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=settings.hidden, intermediate_size=settings.intermediate, num_hidden_layers=settings.layers,
+        num_attention_heads=settings.hidden // 32, num_key_value_heads=settings.hidden // 32, tie_word_embeddings=True,
+        max_position_embeddings=1024, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    config._attn_implementation = "eager"  # on a CPU the flash backward is the slow part for short sequences
+    torch.manual_seed(settings.seed)
+    return LlamaForCausalLM(config)
+
+
+def optimizers(model: Any, settings: PretrainSettings) -> list[Any]:
+    """Returns what trains the model: AdamW, or Muon for the matrices of the layers beside AdamW for embeddings and norms."""
+    import torch
+
+    def adamw(parameters: list[Any]) -> Any:
+        return torch.optim.AdamW(parameters, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay, fused=True)
+
+    if settings.optimizer == "adamw":
+        return [adamw(list(model.parameters()))]
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    inner = {id(p) for p in matrices}
+    muon = torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return [muon, adamw([p for p in model.parameters() if id(p) not in inner])]
+
+
+def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], None] = print, progress: Any = None) -> Path:
+    """Trains the model, or goes on where an earlier call was stopped, and returns the folder that holds it with tokenizer and card.
+
+    Args:
+        settings: What to make.
+        folder: Where to: `work/` in it holds the state of an unfinished run.
+        log: Gets a line now and then.
+        progress: A `notebook.Progress` that is moved on.
+    """
+    import torch
+
+    from pbb_helpers.training.loss import autocast, loss
+
+    torch.set_num_threads(settings.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer(folder, mix=settings.mix, bpe_size=settings.bpe_size)
+    model = new_model(tokenizer, settings).to(device)
+    trained_by = optimizers(model, settings)
+    state = _resume(folder / "work", settings, model, trained_by)
+    rates = [(group, group["lr"]) for optimizer in trained_by for group in optimizer.param_groups]
+    asked = [kind for kind, share in settings.mix.families.items() if share]
+    questions = held_out_questions(settings.questions, language=settings.mix.language > 0, families=asked)
+    plain, start, tokens = model.model, time.monotonic() - state["seconds"], state["tokens"]
+    compiled = torch.compile(plain, dynamic=True) if settings.compile else plain
+    dtype = getattr(torch, settings.dtype)
+    for index, rows in windows(folder, settings, state["step"] // WINDOW) if state["step"] < settings.steps else ():
+        model.model = compiled
+        for offset, batch in enumerate(map(collate, rows)):
+            step = index * WINDOW + offset
+            if step >= settings.steps:
+                break
+            if step < state["step"]:  # done before: a finished run ended within this window and is prolonged
+                continue
+            for group, peak in rates:
+                group["lr"] = peak * schedule(step, settings)
+            with autocast(device, dtype):
+                value = loss(model, batch.to(device))
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            for optimizer in trained_by:
+                optimizer.step()
+                optimizer.zero_grad()
+            tokens += batch.tokens
+        step = min((index + 1) * WINDOW, settings.steps)
+        model.model = plain
+        seconds = time.monotonic() - start
+        log(f"step {step:,} of {settings.steps:,}, {tokens / 1e6:.1f}M tokens, loss {value.item():.4f}, {seconds / 60:.1f} min, "
+            f"{seconds / step * (settings.steps - step) / 60:.0f} min left")  # fmt: skip
+        if progress is not None:
+            progress.update(step, total=settings.steps, note=f"loss {value.item():.3f}")
+        if step // settings.evaluate_every > (index * WINDOW) // settings.evaluate_every or step == settings.steps:
+            accuracy = {mode: exact_match(model, tokenizer, some) for mode, some in questions.items()}
+            state["curve"].append({"step": step, "tokens": tokens, "loss": value.item(), **accuracy})
+            log(f"in context, n = {settings.questions}: {accuracy}")
+            state |= {"step": step, "tokens": tokens, "seconds": seconds, "fixed": _fixed(settings)}
+            _checkpoint(folder / "work", model, trained_by, state)
+    return _finish(folder, model, settings, state)
+
+
+def _checkpoint(folder: Path, model: Any, trained_by: list[Any], state: dict[str, Any]) -> None:
+    """Writes model, optimizers and progress next to the last good state, seals it, then puts it in its place."""
+    from safetensors.torch import save_file
+
+    fresh, old = folder.with_name("work.new"), folder.with_name("work.old")
+    with plain_errors(folder):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        model.save_pretrained(fresh)
+        moments = {
+            f"{which}.{i}.{key}": value.contiguous()
+            for which, optimizer in enumerate(trained_by)
+            for i, values in optimizer.state_dict()["state"].items()
+            for key, value in values.items()
+        }
+        save_file(moments, fresh / "optimizer.safetensors")
+        (fresh / "state.json").write_text(json.dumps(state))
+        write_manifest(fresh, sorted(fresh.iterdir()), CHECKPOINT)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)  # deleting it in its place would leave half of it to a run that is killed here
+        os.replace(fresh, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _fixed(settings: PretrainSettings) -> dict[str, Any]:
+    """Returns the settings that a run keeps when it goes on: shape, optimizer and stream of documents (length and decay may change)."""
+    names = ("hidden", "layers", "intermediate", "batch_size", "seed", "optimizer", "bpe_size", "longest", "mix")
+    return json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name in names}))
+
+
+def _resume(folder: Path, settings: PretrainSettings, model: Any, trained_by: list[Any]) -> dict[str, Any]:
+    """Loads the last whole checkpoint into model and optimizers and returns its state; that of a beginning where there is none.
+
+    Raises:
+        UsageError: The checkpoint is damaged, or of another run.
+    """
+    from safetensors.torch import load_file
+
+    # A run that was killed between two renames has left its newest state beside the place, or the one before.
+    found = next((place for place in (folder, folder.with_name("work.new"), folder.with_name("work.old")) if place.exists()
+                  and (place == folder or check_manifest(place, CHECKPOINT) is None)), None)  # fmt: skip
+    if found is None:
+        return {"step": 0, "tokens": 0, "seconds": 0.0, "curve": []}
+    if damage := check_manifest(found, CHECKPOINT):
+        raise UsageError(f"{damage.path} {damage.why}; delete {found} to begin anew: hours of training are in it, so that is left to you")
+    state = json.loads((found / "state.json").read_text())
+    before, now = state["fixed"], _fixed(settings)
+    for name in before:
+        if before[name] != now[name]:
+            raise UsageError(f"{folder} holds a run with {name} {before[name]}, not {now[name]}; take another folder or delete this one")
+    model.load_state_dict(load_file(found / "model.safetensors"), strict=False)  # the tied head is not stored
+    moments: list[dict[int, dict[str, Any]]] = [{} for _ in trained_by]
+    for key, value in load_file(found / "optimizer.safetensors").items():
+        which, index, name = key.split(".", 2)
+        moments[int(which)].setdefault(int(index), {})[name] = value
+    for optimizer, its in zip(trained_by, moments, strict=True):
+        optimizer.load_state_dict({"state": its, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state
+
+
+def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[str, Any]) -> Path:
+    """Saves the weights in bfloat16, and the card that says how they came about."""
+    import torch
+
+    fresh = folder / "work.weights"
+    with plain_errors(folder):
+        model.to(torch.bfloat16).save_pretrained(fresh)
+        for path in fresh.iterdir():
+            os.replace(path, folder / path.name)  # whole or absent
+        fresh.rmdir()
+        last = state["curve"][-1]
+        card = {
+            "name": settings.name,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "sha256": hash_files(folder),
+            "tokens": state["tokens"],
+            "hours": round(state["seconds"] / 3600, 2),
+            "hardware": f"{platform.machine()}, {settings.threads} thread{'s' if settings.threads > 1 else ''}"
+            if not torch.cuda.is_available()
+            else torch.cuda.get_device_name(),
+            "in_context": {mode: accuracy for mode, accuracy in last.items() if mode not in ("step", "tokens", "loss")},
+            "in_context_n": settings.questions,
+            "settings": asdict(settings),
+            "curve": state["curve"],
+        }
+        write_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
+    return folder
+
+
+def main(name: str = "pbb-small", folder: Path | None = None, **changes: Any) -> Path:
+    """Makes a model: that of the ladder if `name` is one of them; `changes` are fields of `PretrainSettings` or `Mix`.
+
+    Raises:
+        UsageError: There is no such setting, or the name cannot name a folder.
+    """
+    known, mixed = PretrainSettings.__dataclass_fields__, Mix.__dataclass_fields__
+    for setting in changes:
+        if setting not in (*known, *mixed):
+            raise did_you_mean("setting", setting, (*known, *mixed))
+    mix = {setting: changes.pop(setting) for setting in list(changes) if setting in mixed}
+    settings = replace(LADDER.get(name) or PretrainSettings(name=plain_name(name, "model name")), **changes)
+    settings = replace(settings, mix=replace(settings.mix, **mix))
+    return pretrain(settings, folder or Path("runs") / "pretrain" / name, log=lambda line: print(line, flush=True))
