@@ -85,7 +85,7 @@ LADDER = {
         _rung("pbb-xl", 288, 8),
         replace(
             _rung("pbb-ciphers", 128, 6, 0.0),
-            steps=8_000,  # after 4,000 it had 86 % of the letters right step by step, of 90 that are asked for
+            steps=8_000,  # a trial of 4,000 steps got 86 % of the letters of 400 fresh ciphers right step by step; 90 % is the goal
             longest=192,
             mix=Mix(
                 lengths={1: 0.35, 2: 0.5, 3: 0.15},
