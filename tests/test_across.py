@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pbb_helpers.analysis import findings, statistics
-from pbb_helpers.experiments import across, profiles
+from pbb_helpers.experiments import across, experiment, profiles
 from pbb_helpers.figures import plots_across
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training.recipes import LADDER
@@ -126,3 +126,16 @@ def test_a_model_of_the_ladder_that_is_not_made_says_how(monkeypatch, tmp_path) 
     name = next(name for name in reversed(LADDER) if name not in statistics.UNTRAINED)
     with pytest.raises(UsageError, match=f"model '{name}' does not ship and is not made yet; make it with: pbb pretrain --name {name}"):
         profiles.experiments({"profile": "smoke", "models": [name]}, profiles.PROFILES, {})
+
+
+def test_experiments_that_share_the_processes_give_what_each_gives_alone(tmp_path) -> None:
+    base = dataclasses.replace(profiles.PROFILES["smoke"], conditions=("in_context", "proactive"))
+    plans = [base, dataclasses.replace(base, n_with_io=8, n_with_io_drawn=12)]
+    together = experiment.run_each(plans, tmp_path / "together", names=("twelve", "eight"), processes=2)
+    for number, plan in enumerate(plans):
+        alone = experiment.run(plan, tmp_path / f"alone{number}", processes=1)
+        pd.testing.assert_frame_equal(together[number].rows, alone.rows)
+        pd.testing.assert_frame_equal(together[number].floors, alone.floors)
+        pd.testing.assert_frame_equal(
+            together[number].metrics.drop(columns="seconds", errors="ignore"), alone.metrics.drop(columns="seconds", errors="ignore")
+        )

@@ -29,23 +29,11 @@ def run(plan: Experiment, models: Sequence[str], root: Path, *, processes: int |
 
     The floors are those of any: every model gets the same programs and inputs.
     """
-    found = [
-        experiment.run(replace(plan, model=model), root, processes=processes, progress=progress and Part(progress, i, len(models), model))
-        for i, model in enumerate(models)
-    ]
+    plans = [replace(plan, model=model) for model in models]
+    found = experiment.run_each(plans, root, names=models, processes=processes, progress=progress)
     rows = pd.concat([each.rows for each in found], ignore_index=True)
     metrics = pd.concat([each.metrics.assign(model=model) for each, model in zip(found, models, strict=True)], ignore_index=True)
     return Results(rows, metrics, found[0].floors)
-
-
-class Part:
-    """One model's part of a progress bar: all have equally much to do."""
-
-    def __init__(self, whole: Any, index: int, count: int, name: str) -> None:
-        self.whole, self.index, self.count, self.name = whole, index, count, name
-
-    def update(self, done: int, *, total: int, note: str = "") -> None:
-        self.whole.update(self.index * total + done, total=self.count * total, note=f"{self.name}: {note}")
 
 
 def in_own_words(rows: pd.DataFrame) -> pd.DataFrame:

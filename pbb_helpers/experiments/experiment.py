@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pbb_helpers.data.plan import Experiment
-from pbb_helpers.experiments.jobs import jobs, run_job, stacking_pays
+from pbb_helpers.experiments.jobs import Job, jobs, run_job, stacking_pays
 from pbb_helpers.experiments.pool import default_processes, in_processes
 from pbb_helpers.experiments.questions import floors
 from pbb_helpers.programs import UsageError
@@ -50,23 +51,58 @@ def run(
     Raises:
         UsageError: Something that was asked for can't be done; what was finished is kept.
     """
+    return run_each([experiment], root, processes=processes, stack=stack, progress=progress, curves=curves)[0]
+
+
+def run_each(experiments: Sequence[Experiment], root: Path, *, names: Sequence[str] = (), processes: int | None = None, stack: bool | None = None, progress: Any = None,
+             curves: Any = None) -> list[Results]:  # fmt: skip
+    """Returns what `run` gives for each of several experiments: their jobs share the processes, so that none waits for the end of another.
+
+    Args:
+        experiments: What to run.
+        names: What to call each of them beside the bar.
+        root, processes, stack, progress, curves: As `run` takes them.
+    """
     Store(root)  # says at once if it can't be written to
     processes = default_processes() if processes is None else processes
     if processes < 1:
         raise UsageError(f"{processes} processes; give at least 1")
-    todo = jobs(experiment, stack=stacking_pays(experiment) if stack is None else stack)
-    total = sum(job.work for job in todo)
+    split = [jobs(one, stack=stacking_pays(one) if stack is None else stack) for one in experiments]
+    todo = [(number, job) for number, part in enumerate(split) for job in part]
+    total = sum(job.work for _, job in todo)
     done: dict[Any, float] = {}
 
-    def report(event: tuple[Any, float, str, dict | None]) -> None:
-        which, amount, note, line = event
-        done[which] = amount
+    def report(event: tuple[int, Any, float, str, dict | None]) -> None:
+        number, which, amount, note, line = event
+        done[number, which] = amount
         if curves is not None and line is not None:
             curves.add(line)
         if progress is not None:
-            progress.update(int(sum(done.values())), total=total, note=note)
+            progress.update(int(sum(done.values())), total=total, note=f"{names[number]}: {note}" if names else note)
 
-    parts = list(in_processes(functools.partial(run_job, root=root), todo, processes, report))
+    parts = in_processes(functools.partial(_run_job, root=root), todo, processes, report)
+    found: list[list[Any]] = [[] for _ in experiments]
+    for (number, _), part in zip(todo, parts, strict=True):
+        found[number].append(part)
+    return [_results(one, its) for one, its in zip(experiments, found, strict=True)]
+
+
+class _Numbered:
+    """The queue of events of one experiment among several."""
+
+    def __init__(self, number: int, events: Any) -> None:
+        self.number, self.events = number, events
+
+    def put(self, event: tuple[Any, ...]) -> None:
+        self.events.put((self.number, *event))
+
+
+def _run_job(item: tuple[int, Job], root: Path, events: Any) -> tuple[list[dict], list[dict]]:
+    number, job = item
+    return run_job(job, root, events=_Numbered(number, events))
+
+
+def _results(experiment: Experiment, parts: Sequence[tuple[list[dict], list[dict]]]) -> Results:
     rows = pd.DataFrame([row for rows, _ in parts for row in rows])
     order = {name: i for i, name in enumerate(experiment.conditions)}
     rows = (

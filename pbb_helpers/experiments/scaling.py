@@ -15,7 +15,7 @@ from safetensors import safe_open
 from pbb_helpers.analysis import findings, statistics
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.plan import Experiment
-from pbb_helpers.experiments import across, experiment, profiles
+from pbb_helpers.experiments import experiment, profiles
 from pbb_helpers.experiments.experiment import Results
 from pbb_helpers.notebook import parameters
 from pbb_helpers.programs import UsageError, did_you_mean
@@ -83,10 +83,8 @@ def run(plans: Mapping[int, Experiment], root: Path, *, processes: int | None = 
 
     The floors are those with the most programs to guess from, the highest there are.
     """
-    found = [
-        experiment.run(one, root, processes=processes, progress=progress and across.Part(progress, i, len(plans), f"{n:,} w/ IO programs"))
-        for i, (n, one) in enumerate(plans.items())
-    ]
+    names = [f"{number:,} w/ IO programs" for number in plans]
+    found = experiment.run_each(list(plans.values()), root, names=names, processes=processes, progress=progress)
     rows = pd.concat([each.rows.assign(n_with_io=n) for each, n in zip(found, plans, strict=True)], ignore_index=True)
     metrics = pd.concat([each.metrics.assign(n_with_io=n) for each, n in zip(found, plans, strict=True)], ignore_index=True)
     return Results(rows, metrics, found[-1].floors)
