@@ -19,7 +19,6 @@ RECORDED = sorted(path.parent for path in (ROOT / "figures").glob("*/run.json"))
 
 WITHOUT_RECORD = {
     "explore",  # it has no question of its own: what it shows are the runs that lie on this machine
-    "04_scaling",  # its quick profile has not been run to its end yet: README shows no number of it
     "06_io_distribution",  # not run beyond smoke yet
     "07_sample_efficiency",  # the same
 }

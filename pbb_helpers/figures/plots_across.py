@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from pbb_helpers.analysis import statistics
 from pbb_helpers.analysis.fits import Fit
@@ -88,7 +88,7 @@ def _line(ax: Axes, lines: pd.DataFrame, name: str, shift: float, *, logarithmic
 def _axis(ax: Axes, values: Sequence[object], places: Mapping[object, float], xlabel: str, *, logarithmic: bool) -> None:
     if logarithmic:
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         ax.set_xticks(sorted(set(places.values())))
         ax.xaxis.set_minor_locator(NullLocator())
     else:
@@ -133,3 +133,15 @@ def differences(table: pd.DataFrame, *, column: str = "model", title: str = "", 
     footnote(fig, f"Each line: n = {number_range(table['n'])} pairs over {number_range(table['n_programs'])} programs, {seeds} seed{'' if seeds == '1' else 's'}; 95 % interval of the paired difference over "
                   "programs, seeds held. Filled: it excludes zero and every seed agrees.")  # fmt: skip
     return fig
+
+
+def short_number(value: float) -> str:
+    """Returns a number as it stands at an axis, to three digits.
+
+    >>> short_number(800), short_number(3200), short_number(557_632), short_number(1_967_744)
+    ('800', '3,200', '558k', '1.97M')
+    """
+    for size, letter in ((1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
+    return f"{value:,.0f}"
