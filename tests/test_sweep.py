@@ -203,7 +203,7 @@ def test_the_command_of_a_run_gives_back_the_same_parameters(notebook, tmp_path)
 
 def pbb(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
@@ -272,14 +272,14 @@ def call(monkeypatch, capsys, *arguments: str) -> str:
 def test_ctrl_c_ends_the_runs_and_the_next_call_goes_on(tmp_path):
     write_notebook(tmp_path / "work.ipynb", "## Work", WORK, parameters=PARAMETERS)
     process = start("sweep", "work.ipynb", "-p", "n", "1,2", "-p", "seconds", "60", "--jobs", "1", "--no-report", cwd=tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (tmp_path / "runs" / "log.txt").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     (path,) = tmp_path.glob("runs/work/*/run.json")
     kernel = json.loads(path.read_text())["kernel_pid"]
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130 and "stopped by SIGINT; the same command goes on where it was" in err
     assert "2 runs: 1 stopped, 1 waiting" in out and json.loads(path.read_text())["status"] == "killed"
     with pytest.raises(ProcessLookupError):
