@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from pbb_helpers.analysis import findings
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.compositions import KINDS, SHOWN, compose, kind, with_compositions
 from pbb_helpers.data.conditions import condition
@@ -249,7 +250,7 @@ def test_a_composition_that_always_fails_where_its_parts_succeed_is_below_its_pr
         composition_results.Expected("null", "proactive", KINDS[0], "recall", "floor", "not above"),
         composition_results.Expected("elsewhere", "proactive", KINDS[1], "recall", "floor", "above"),
     ]
-    assert composition_results.outcomes(expected, table, floors_)["came true"].tolist() == ["yes", "no", "yes", "-"]
+    assert findings.outcomes(composition_results.claims(expected, table, floors_))["came true"].tolist() == ["yes", "no", "yes", "-"]
     said = composition_results.sentences(table, floors_)
     assert (
         len(said) == 1 and "below the product" in said[0] and "n = 80 questions over 80 compositions" in said[0] and "floor 30 %" in said[0]
@@ -331,6 +332,19 @@ def test_the_leak_report_and_the_examples_read_a_composition_experiment() -> Non
     assert text.count("=== Trained on, stage 2: source") == 3 and "=== Trained on, stage 1: recall" in text
 
 
+def test_sources_counts_compositions_that_were_asked_for_their_source() -> None:
+    hidden = data().without_io
+    rows = pd.DataFrame([
+        {"condition": "proactive", "seed": 0, "mode": mode, "group": "without_io", "program": p.name, "input": None, "gold": "", "answer": "",
+         "correct": mode == "source" and kind(p, data()) != KINDS[1], "generated": ""}
+        for mode in ("source", "recall") for p in hidden
+    ])  # fmt: skip
+    found = composition_results.sources(rows, PLAN).set_index("kind")
+    assert found["accuracy"].to_dict() == {KINDS[0]: 1, KINDS[1]: 0, KINDS[2]: 1} and found["n"].tolist() == [
+        sum(kind(p, data()) == name for p in hidden) for name in found.index
+    ]
+
+
 def test_figures_say_n_interval_floor_and_ceiling() -> None:
     many = pd.concat(
         [by_hand().assign(kind=k, condition=c, mode=m) for k in KINDS for c in ("proactive", "in_context") for m in ("cot", "recall")]
@@ -349,5 +363,7 @@ def test_figures_say_n_interval_floor_and_ceiling() -> None:
     ):
         with pytest.raises(UsageError, match="mixture"):
             draw()  # fmt: skip
-    shown = composition_results.recorded(table, floors_)
+    reproduced = pd.DataFrame({"kind": KINDS, "condition": "proactive", "accuracy": [0.9, 0.8, 0.7]})
+    shown = composition_results.recorded(table, floors_, reproduced)
+    assert shown["source reproduced, %"].tolist() == [90, 90, 80, 80, 70, 70]
     assert len(shown) == 6 and shown["right, %"].eq(25).all() and shown["difference, %"].eq(-25).all() and "accuracy" not in shown

@@ -304,11 +304,18 @@ def claims(
     for p in predictions:
         line = _claim(p, frame, floors, table)
         verdict = line["verdict"]
-        came_true = verdict == p.expected or (p.expected == "not above" and verdict != "above")
-        lines.append(
-            {"claim": p.text, "expected": p.expected} | line | {"came_true": "-" if verdict == "not run" else "yes" if came_true else "no"}
-        )
+        lines.append({"claim": p.text, "expected": p.expected} | line | {"came_true": came_true(p.expected, str(verdict))})
     return pd.DataFrame(lines, columns=list(CLAIM))
+
+
+def came_true(expected: str, verdict: str) -> str:
+    """Returns whether a verdict is what was expected, for the table of claims.
+
+    >>> came_true("not above", "no difference shown"), came_true("above", "below"), came_true("above", "not run")
+    ('yes', 'no', '-')
+    """
+    right = verdict == expected or (expected == "not above" and verdict != "above")
+    return "-" if verdict == "not run" else "yes" if right else "no"
 
 
 def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, table: pd.DataFrame | None) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pbb_helpers.analysis import statistics
+from pbb_helpers.analysis import findings, statistics
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.compositions import KINDS, SHOWN, kind
 from pbb_helpers.data.documents import execution
@@ -153,8 +153,8 @@ class Expected(NamedTuple):
     expected: str
 
 
-def outcomes(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
-    """Returns each expectation beside what came out: columns prediction, expected, found, difference, came true.
+def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
+    """Returns what came of each expectation, in the columns of `findings.claims`; the effect is the distance from the product or the floor.
 
     Args:
         expected: Written before the run.
@@ -164,28 +164,31 @@ def outcomes(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataF
     lines = []
     for e in expected:
         cell = table[(table["condition"] == e.condition) & (table["kind"] == e.kind) & (table["mode"] == e.mode)]
-        found, said = (
-            ("not run", "")
-            if cell.empty
-            else _product(cell.iloc[0])
-            if e.against == "product"
-            else _floor(cell.iloc[0], highest(floors, e.kind))
-        )
-        came = "-" if found == "not run" else "yes" if found == e.expected or (e.expected == "not above" and found != "above") else "no"
-        lines.append(
-            {"prediction": e.text, "expected": f"{e.expected} its {e.against}", "found": found, "difference": said, "came true": came}
-        )
-    return pd.DataFrame(lines)
+        found = {"verdict": "not run"} if cell.empty else _claim(e, cell.iloc[0], floors)
+        came = findings.came_true(e.expected, str(found["verdict"]))
+        lines.append({"claim": f"{e.text} (against its {e.against})", "expected": e.expected} | found | {"came_true": came})
+    return pd.DataFrame(lines, columns=list(findings.CLAIM))
 
 
-def _product(line: pd.Series) -> tuple[str, str]:
-    found = ("above" if line["difference"] > 0 else "below") if line["apart"] else "no difference shown"
-    return found, f"{100 * line['composed']:.0f} % against {100 * line['product']:.0f} %: {_points(line)}"
+def _claim(e: Expected, line: pd.Series, floors: pd.DataFrame) -> dict[str, Any]:
+    counts = {name: line[name] for name in ("n", "n_programs", "n_seeds")}
+    if e.against == "product":
+        verdict = ("above" if line["difference"] > 0 else "below") if line["apart"] else "no difference shown"
+        return {"verdict": verdict, "effect": line["difference"], "low": line["low"], "high": line["high"]} | counts
+    floor = highest(floors, e.kind)
+    verdict = "above" if line["composed_low"] > floor else "below" if line["composed_high"] < floor else "no difference shown"
+    ends = {name: line[column] - floor for name, column in (("effect", "composed"), ("low", "composed_low"), ("high", "composed_high"))}
+    return {"verdict": verdict} | ends | counts
 
 
-def _floor(line: pd.Series, floor: float) -> tuple[str, str]:
-    found = "above" if line["composed_low"] > floor else "below" if line["composed_high"] < floor else "no difference shown"
-    return found, f"{_percent(line, 'composed')} against {100 * floor:.0f} %"
+def sources(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """Returns how often the source of a composition is reproduced when it is asked for: kind, condition, n, n_programs, accuracy, low, high."""
+    programs, kinds = _programs(experiment)
+    asked = rows[rows["mode"] == "source"]
+    keys = list(zip(asked["seed"], asked["program"], strict=True))
+    own = asked.assign(kind=[kinds[key] for key in keys])[[bool(programs[key].calls) for key in keys]]
+    table = statistics.results(own, by=["kind", "condition"])
+    return table[table["seed"] == "all"][["kind", "condition", "n", "n_programs", "accuracy", "low", "high"]].reset_index(drop=True)
 
 
 def sentences(table: pd.DataFrame, floors: pd.DataFrame, *, condition: str = "proactive") -> list[str]:
@@ -225,14 +228,16 @@ def headline(table: pd.DataFrame, *, condition: str = "proactive", mode: str = "
             f"a kind, {first['n_seeds']} seed{'' if first['n_seeds'] == 1 else 's'}")  # fmt: skip
 
 
-def recorded(table: pd.DataFrame, floors: pd.DataFrame, *, condition: str = "proactive") -> pd.DataFrame:
-    """Returns what README.md shows: a line per kind and mode of one condition, in percent, the ceiling and the floor beside it."""
+def recorded(table: pd.DataFrame, floors: pd.DataFrame, reproduced: pd.DataFrame, *, condition: str = "proactive") -> pd.DataFrame:
+    """Returns what README.md shows: a line per kind and mode of one condition, in percent, with ceiling, floor and the share of sources reproduced."""
+    known = reproduced[reproduced["condition"] == condition].set_index("kind")["accuracy"].to_dict()
     shown = table[(table["condition"] == condition) & table["mode"].isin(MODES)].copy()
     top = table[table["condition"] == "in_context"].set_index(["kind", "mode"])["composed"].to_dict()
     numbers = {
         "right": shown["composed"], "product of its parts": shown["product"], "difference": shown["difference"], "low": shown["low"],
         "high": shown["high"], "floor": [highest(floors, name) for name in shown["kind"]],
         "untuned, sources in its prompt": [top.get(key) for key in zip(shown["kind"], shown["mode"], strict=True)],
+        "source reproduced": [known.get(name) for name in shown["kind"]],
     }  # fmt: skip
     words = {
         "composition": shown["kind"].map(label),
@@ -261,8 +266,7 @@ def _programs(experiment: Experiment) -> tuple[Mapping[tuple[int, str], Program]
 
 
 def _points(line: pd.Series) -> str:
-    interval = "no interval" if pd.isna(line["low"]) else f"{100 * line['low']:+.0f} to {100 * line['high']:+.0f}"
-    return f"{100 * line['difference']:+.0f} points, {interval}".replace("-", "−")
+    return findings.points(line["difference"], line["low"], line["high"])
 
 
 def _percent(line: pd.Series, measure: str) -> str:
