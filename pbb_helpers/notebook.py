@@ -72,8 +72,8 @@ def runs_root() -> Path:
 
 
 def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims: Any = None, headline: str | None = None,
-           folder: Path | None = None) -> Path:  # fmt: skip
-    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, floors.csv, claims.csv, headline.txt.
+           reused: float | None = None, folder: Path | None = None) -> Path:  # fmt: skip
+    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, floors.csv, claims.csv, headline.txt, reused.txt.
 
     Args:
         rows: A DataFrame or an iterable of dicts, one per answer.
@@ -81,10 +81,13 @@ def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims:
         floors: A DataFrame of `statistics.floors` or `statistics.with_control`, to be drawn where runs lie over each other.
         claims: A DataFrame of `findings.claims`, for the table of claims.
         headline: One line for the terminal and the top of the report.
+        reused: The share of the work that came from the store: the run's time is that of the rest.
         folder: Where; `run_folder()` by default.
     """
     folder = Path(folder) if folder else run_folder()
     with plain_errors(folder):
+        if reused is not None:
+            write_text(folder / "reused.txt", f"{reused:.4f}\n")
         _write(folder, rows, headline, results=results, floors=floors, claims=claims)
     return folder
 

@@ -132,6 +132,11 @@ def test_experiments_that_share_the_processes_give_what_each_gives_alone(tmp_pat
     base = dataclasses.replace(profiles.PROFILES["smoke"], conditions=("in_context", "proactive"))
     plans = [base, dataclasses.replace(base, n_with_io=8, n_with_io_drawn=12)]
     together = experiment.run_each(plans, tmp_path / "together", names=("twelve", "eight"), processes=2)
+    assert together[0].reused == 0 < together[1].reused < 0.2, "the answers in context are those of the first"
+    more = dataclasses.replace(plans[0], conditions=("in_context", "proactive", "mixture"))
+    again = experiment.run(more, tmp_path / "together", processes=2)
+    assert 0 < again.reused < 1 and experiment.run(more, tmp_path / "together", processes=1).reused == 1
+    assert experiment.reused(together[0], again) < again.reused
     for number, plan in enumerate(plans):
         alone = experiment.run(plan, tmp_path / f"alone{number}", processes=1)
         pd.testing.assert_frame_equal(together[number].rows, alone.rows)

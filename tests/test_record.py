@@ -79,6 +79,11 @@ def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
     assert "> [quick] it works" in text and "| untuned | 50 (25 to 75) | 50 (25 to 75) |" in text
     assert "| proactive | 50 (no interval) |" in text and "1.5 minutes on a processor" in text
     assert (tmp_path / "figures" / "01_x" / "accuracy.png").read_bytes() == b"png"
+    assert "read from the store" not in text
+    again = finished(tmp_path / "quick")
+    (again.folder / "reused.txt").write_text("0.7512\n")
+    record.record(again, tmp_path / "figures", readme)
+    assert "1.5 minutes on a processor, 2 cores, 8 GB, 75 % of the work read from the store." in readme.read_text()
     record.record(finished(tmp_path / "again"), tmp_path / "figures", readme)
     assert readme.read_text() == text
 

@@ -33,7 +33,7 @@ def run(plan: Experiment, models: Sequence[str], root: Path, *, processes: int |
     found = experiment.run_each(plans, root, names=models, processes=processes, progress=progress)
     rows = pd.concat([each.rows for each in found], ignore_index=True)
     metrics = pd.concat([each.metrics.assign(model=model) for each, model in zip(found, models, strict=True)], ignore_index=True)
-    return Results(rows, metrics, found[0].floors)
+    return Results(rows, metrics, found[0].floors, experiment.reused(*found))
 
 
 def in_own_words(rows: pd.DataFrame) -> pd.DataFrame:

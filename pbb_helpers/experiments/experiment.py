@@ -26,11 +26,13 @@ class Results:
         rows: One line per answer.
         metrics: The log of training: condition, seed, stage, step, loss, …
         floors: seed, floor, accuracy: what can be had without knowing the program.
+        reused: The share of the work that the store held before: 0 where everything was trained and asked by this call, 1 where nothing was.
     """
 
     rows: pd.DataFrame
     metrics: pd.DataFrame
     floors: pd.DataFrame
+    reused: float = 0.0
 
 
 def run(
@@ -71,10 +73,13 @@ def run_each(experiments: Sequence[Experiment], root: Path, *, names: Sequence[s
     todo = [(number, job) for number, part in enumerate(split) for job in part]
     total = sum(job.work for _, job in todo)
     done: dict[Any, float] = {}
+    made: set[Any] = set()
 
-    def report(event: tuple[int, Any, float, str, dict | None]) -> None:
-        number, which, amount, note, line = event
+    def report(event: tuple[int, Any, float, str, dict | None, bool]) -> None:
+        number, which, amount, note, line, new = event
         done[number, which] = amount
+        if new:
+            made.add((number, which))
         if curves is not None and line is not None:
             curves.add(line)
         if progress is not None:
@@ -84,7 +89,18 @@ def run_each(experiments: Sequence[Experiment], root: Path, *, names: Sequence[s
     found: list[list[Any]] = [[] for _ in experiments]
     for (number, _), part in zip(todo, parts, strict=True):
         found[number].append(part)
-    return [_results(one, its) for one, its in zip(experiments, found, strict=True)]
+    return [_results(one, its, _reused(done, made, number)) for number, (one, its) in enumerate(zip(experiments, found, strict=True))]
+
+
+def _reused(done: dict[Any, float], made: set[Any], number: int) -> float:
+    """Returns the share of an experiment's work, in documents and answers, of which nothing was made by this call."""
+    total = sum(amount for key, amount in done.items() if key[0] == number)
+    return sum(amount for key, amount in done.items() if key[0] == number and key not in made) / max(1, total)
+
+
+def reused(*results: Results) -> float:
+    """Returns the share of the work of several results together that the store held before, weighted by their answers."""
+    return sum(each.reused * len(each.rows) for each in results) / max(1, sum(len(each.rows) for each in results))
 
 
 class _Numbered:
@@ -102,11 +118,11 @@ def _run_job(item: tuple[int, Job], root: Path, events: Any) -> tuple[list[dict]
     return run_job(job, root, events=_Numbered(number, events))
 
 
-def _results(experiment: Experiment, parts: Sequence[tuple[list[dict], list[dict]]]) -> Results:
+def _results(experiment: Experiment, parts: Sequence[tuple[list[dict], list[dict]]], reused: float) -> Results:
     rows = pd.DataFrame([row for rows, _ in parts for row in rows])
     order = {name: i for i, name in enumerate(experiment.conditions)}
     rows = (
         rows.sort_values("condition", key=lambda c: c.map(order), kind="stable").sort_values("seed", kind="stable").reset_index(drop=True)
     )
     metrics = pd.DataFrame([line for _, lines in parts for line in lines])
-    return Results(rows, metrics, floors(experiment))
+    return Results(rows, metrics, floors(experiment), reused)

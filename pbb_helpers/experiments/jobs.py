@@ -145,26 +145,27 @@ def answers(job: Job, chosen: Condition, loaded: Any, store: Store, key: str, da
     for asked in questions(job.experiment, dataset, chosen.modes, chosen.templates):
         evaluation_key = digest(EVALUATION_FORMAT, key, *asked)
         found = store.load_rows(key, evaluation_key)
-        if found is None:
+        if new := found is None:
             model = model or load_stage(loaded, store, key, merge=True)
             found = evaluate.evaluate(loaded, model, asked)
             store.save_rows(key, evaluation_key, found)
             release_memory()
         rows += found
         note = f"{chosen.name}, seed {dataset.seed}: answering {asked[0].kind}"
-        _tell(events, (dataset.seed, chosen.name), ANSWER_COST * len(rows), note)
+        _tell(events, (dataset.seed, chosen.name), ANSWER_COST * len(rows), note, new=new)
     if chosen.stages:
         return rows
     # What the untuned model does with the source in its prompt is a condition of its own, the ceiling of each way of answering.
     return [row | {"mode": way_of_answering(row["mode"])[0]} for row in rows]
 
 
-def _tell(events: Any, which: Any, amount: float, note: str, line: dict | None = None) -> None:
+def _tell(events: Any, which: Any, amount: float, note: str, line: dict | None = None, *, new: bool = False) -> None:
+    """Says how much of `which` is there, and whether something of it was made just now or all of it came from the store."""
     if events is not None:
-        events.put((which, amount, note, line))
+        events.put((which, amount, note, line, new))
 
 
 def _tell_step(events: Any, spec: StageSpec, seeds: list[dict], number: int, line: dict) -> None:
     where = seeds[number]
     note = f"{where['condition']}, seed {where['seed']}: training {where['stage']}, loss {line['loss']:.3f}"
-    _tell(events, (where["seed"], spec), line["examples"], note, where | line)
+    _tell(events, (where["seed"], spec), line["examples"], note, where | line, new=True)

@@ -87,7 +87,7 @@ def run(plans: Mapping[int, Experiment], root: Path, *, processes: int | None = 
     found = experiment.run_each(list(plans.values()), root, names=names, processes=processes, progress=progress)
     rows = pd.concat([each.rows.assign(n_with_io=n) for each, n in zip(found, plans, strict=True)], ignore_index=True)
     metrics = pd.concat([each.metrics.assign(n_with_io=n) for each, n in zip(found, plans, strict=True)], ignore_index=True)
-    return Results(rows, metrics, found[-1].floors)
+    return Results(rows, metrics, found[-1].floors, experiment.reused(*found))
 
 
 def facts(scaling: Scaling) -> dict[str, Any]:

@@ -58,6 +58,15 @@ class RunResult:
         return shortened(visible(path.read_text(encoding="utf-8", errors="replace").strip())) if path.is_file() else ""
 
     @property
+    def from_store(self) -> float | None:
+        """Returns the share of the work that the store held before, or None where the notebook left none."""
+        path = self.folder / "reused.txt"
+        try:
+            return float(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    @property
     def error(self) -> str:
         """Returns in one line what went wrong, or ""."""
         error = self.record.get("error") or {}

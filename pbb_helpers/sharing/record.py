@@ -49,7 +49,7 @@ def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
             key: run.record.get(key)
             for key in ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions")
         }
-        write_text(folder / "run.json", json.dumps(facts | {"headline": run.headline}, indent=1) + "\n")
+        write_text(folder / "run.json", json.dumps(facts | {"reused": run.from_store, "headline": run.headline}, indent=1) + "\n")
         text = with_block(readme.read_text(encoding="utf-8"), name, block(folder))
         for mark, table in (("claims", claims.markdown(figures)), ("models", models_table())):
             if f"<!-- {mark}: begin -->" in text:
@@ -140,7 +140,10 @@ def _recorded(run: dict[str, Any]) -> str:
 
 
 def _origin(run: dict[str, Any]) -> str:
-    return f"{run['seconds'] / 60:.1f} minutes on {hardware_line(run['hardware'])}"
+    """Returns how long a run took, and how much of its work that time does not hold: a rerun on a full store takes almost none."""
+    reused = run.get("reused") or 0
+    beside = f", {100 * reused:.0f} % of the work read from the store" if reused else ""
+    return f"{run['seconds'] / 60:.1f} minutes on {hardware_line(run['hardware'])}{beside}"
 
 
 def _markdown(table: pd.DataFrame, group: str) -> list[str]:
