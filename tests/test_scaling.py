@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from pbb_helpers.analysis import findings
 from pbb_helpers.data.plan import Experiment
-from pbb_helpers.experiments import questions, scaling
+from pbb_helpers.experiments import across, questions, scaling
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training import models
 from pbb_helpers.training.model_files import shipped
@@ -78,8 +79,11 @@ def rows(right: dict[int, int]) -> pd.DataFrame:
 
 def test_steps_along_an_axis_are_paired_question_by_question() -> None:
     some = rows({50: 20, 800: 60, 3200: 60})
-    steps = [scaling.Step("more", 800, 50, "recall", "above"), scaling.Step("saturated", 3200, 800, "recall", "no difference shown")]
-    found = scaling.claims(steps, some, "n_with_io", table=some, floors=pd.DataFrame())
+    steps = [
+        findings.Prediction("more", "800", "50", "recall", "above"),
+        findings.Prediction("saturated", "3200", "800", "recall", "no difference shown"),
+    ]
+    found = across.claims_along(steps, some, "n_with_io", table=some, floors=pd.DataFrame())
     assert found["verdict"].tolist() == ["above", "no difference shown"] and found["came_true"].tolist() == ["yes", "yes"]
     assert found["effect"].tolist() == [pytest.approx(0.5), 0.0] and found["n"].tolist() == [80, 80]
     line = scaling.headline(some)

@@ -1,4 +1,4 @@
-"""One experiment on several base models: the same programs, inputs and budget, and what differs between the models."""
+"""One experiment along an axis, several base models for one: the same programs, inputs and budget, and what differs between the values."""
 
 from __future__ import annotations
 
@@ -29,11 +29,26 @@ def run(plan: Experiment, models: Sequence[str], root: Path, *, processes: int |
 
     The floors are those of any: every model gets the same programs and inputs.
     """
-    plans = [replace(plan, model=model) for model in models]
-    found = experiment.run_each(plans, root, names=models, processes=processes, progress=progress)
-    rows = pd.concat([each.rows for each in found], ignore_index=True)
-    metrics = pd.concat([each.metrics.assign(model=model) for each, model in zip(found, models, strict=True)], ignore_index=True)
-    return Results(rows, metrics, found[0].floors, experiment.reused(*found))
+    plans = {model: replace(plan, model=model) for model in models}
+    return run_along(plans, root, column="model", names=models, processes=processes, progress=progress)
+
+
+def run_along(
+    plans: Mapping[Any, Experiment],
+    root: Path,
+    *,
+    column: str,
+    names: Sequence[str] = (),
+    processes: int | None = None,
+    progress: Any = None,
+) -> Results:
+    """Returns what `experiment.run` gives for each of the plans, in one table each, their keys in `column`; the floors are those of the last."""
+    found = experiment.run_each(list(plans.values()), root, names=names, processes=processes, progress=progress)
+    rows, metrics = (
+        pd.concat([getattr(each, kind).assign(**{column: value}) for each, value in zip(found, plans, strict=True)], ignore_index=True)
+        for kind in ("rows", "metrics")
+    )
+    return Results(rows, metrics, found[-1].floors, experiment.reused(*found))
 
 
 def in_own_words(rows: pd.DataFrame) -> pd.DataFrame:
@@ -99,6 +114,25 @@ def claims(
             found = findings.claims(some, rows[rows["model"] == model], table=table[table["model"] == model], floors=floors)
             lines.append(found.assign(claim=[f"{model}: {text}" for text in found["claim"]]))
     return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=list(findings.CLAIM))
+
+
+def claims_along(
+    predictions: Sequence[findings.Prediction], rows: pd.DataFrame, column: str, *, table: pd.DataFrame, floors: pd.DataFrame,
+    condition: str = "proactive",
+) -> pd.DataFrame:  # fmt: skip
+    """Returns `findings.claims` of one condition along an axis: `a` and `b` of a prediction are values of `column`, as text, or "floor".
+
+    The questions are the same at every value, so that the differences are paired.
+    """
+    return findings.claims(
+        predictions, as_conditions(rows, column, condition), table=as_conditions(table, column, condition), floors=floors
+    )
+
+
+def as_conditions(table: pd.DataFrame, column: str, condition: str) -> pd.DataFrame:
+    """Returns the lines of one condition, with the values of `column` in the place of conditions."""
+    own = table[table["condition"] == condition]
+    return own.assign(condition=own[column].astype(str))
 
 
 def interactions(rows: pd.DataFrame, a: str, b: str, pairs: Iterable[tuple[str, str]], modes: Iterable[str]) -> pd.DataFrame:

@@ -86,12 +86,17 @@ def sample_documents(count: int, *, seed: int) -> str:
     return "\n\n".join(f"=== {e.kind}\n{e.prompt}>>> " + e.completion.replace("\n", "\n    ") for e in shown)
 
 
+def _architecture(settings: Mapping[str, Any]) -> str:
+    passes = settings.get("passes")
+    return "Llama" if passes is None else f"HrmText, layers run {passes} time{'' if passes == 1 else 's'}"
+
+
 def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
     """Returns a card as a table of two columns."""
     settings = card["settings"]
     lines = {"name": card["name"], "parameters": f"{card['parameters']:,}", "training tokens": f"{card['tokens']:,}",
              "hours": card["hours"], "hardware": card["hardware"],
-             "shape": f"Llama, hidden {settings['hidden']}, {settings['layers']} layers, MLP {settings['intermediate']}, tied embeddings",
+             "shape": f"{_architecture(settings)}, hidden {settings['hidden']}, {settings['layers']} layers, MLP {settings['intermediate']}, tied embeddings",
              "steps": f"{settings['steps']:,} of {settings['batch_size']} documents, learning rate {settings['lr']:g}",
              "mix": json.dumps(settings["mix"])}  # fmt: skip
     return pd.DataFrame({"": list(lines), "value": [str(value) for value in lines.values()]})

@@ -48,6 +48,10 @@ FORWARD_PROFILES = {
     "quick": replace(QUICK, conditions=FORWARD),
     "full": replace(FULL, conditions=FORWARD),
 }
+REPEATED = ("in_context", "proactive", "mixture")
+REPEATED_PROFILES = {name: replace(base, conditions=REPEATED) for name, base in PROFILES.items()}
+REPEATED_MODELS = {name: ("pbb-once", "pbb-twice") for name in PROFILES}
+"""One architecture with the same parameters, pretrained on the same documents; the second runs its layers twice."""
 REPRESENTATIONS = (
     "in_context",
     "in_context_description",
@@ -162,6 +166,20 @@ def experiments(
     if len({plan.budget for plan in plans}) > 1:
         raise UsageError(f"models {', '.join(names)} are partly ours and partly not, and would be trained at different rates; give lr")
     return replace(plans[0], budget=replace(plans[0].budget, match=given.match)), names
+
+
+def repeated(values: Mapping[str, Any]) -> tuple[Experiment, tuple[str, ...]]:
+    """Returns the experiment of notebook 03 on models that differ in how often their layers run, and those models; none for `repeated = []`.
+
+    It has the sizes that the notebook's own experiment is given, conditions of its own, and no other model than those.
+
+    Raises:
+        UsageError: A parameter is not valid.
+    """
+    names = parameters({"repeated": list[str] | None}, values).repeated
+    if names == []:
+        return REPEATED_PROFILES["smoke"], ()
+    return experiments({**values, "conditions": None, "models": names}, REPEATED_PROFILES, REPEATED_MODELS)
 
 
 def _place(name: str) -> tuple[int, str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from safetensors import safe_open
 from pbb_helpers.analysis import findings, statistics
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.plan import Experiment
-from pbb_helpers.experiments import experiment, profiles
+from pbb_helpers.experiments import across, profiles
 from pbb_helpers.experiments.experiment import Results
 from pbb_helpers.notebook import parameters
 from pbb_helpers.programs import UsageError, did_you_mean
@@ -84,10 +84,7 @@ def run(plans: Mapping[int, Experiment], root: Path, *, processes: int | None = 
     The floors are those with the most programs to guess from, the highest there are.
     """
     names = [f"{number:,} w/ IO programs" for number in plans]
-    found = experiment.run_each(list(plans.values()), root, names=names, processes=processes, progress=progress)
-    rows = pd.concat([each.rows.assign(n_with_io=n) for each, n in zip(found, plans, strict=True)], ignore_index=True)
-    metrics = pd.concat([each.metrics.assign(n_with_io=n) for each, n in zip(found, plans, strict=True)], ignore_index=True)
-    return Results(rows, metrics, found[-1].floors, experiment.reused(*found))
+    return across.run_along(plans, root, column="n_with_io", names=names, processes=processes, progress=progress)
 
 
 def facts(scaling: Scaling) -> dict[str, Any]:
@@ -122,39 +119,12 @@ def sizes(names: Iterable[str], *, trust_remote_code: bool = False) -> dict[str,
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-class Step(NamedTuple):
-    """What was expected of one value of an axis against another, before the run."""
-
-    text: str
-    a: object
-    b: object
-    mode: str
-    expected: str
-
-
-def claims(
-    steps: Sequence[Step], rows: pd.DataFrame, column: str, *, table: pd.DataFrame, floors: pd.DataFrame, condition: str = "proactive"
-) -> pd.DataFrame:
-    """Returns `findings.claims` of expectations along an axis; `b` of an expectation may be "floor".
-
-    The questions are the same at every value of `column`, so that the differences are paired.
-    """
-    predictions = [findings.Prediction(s.text, str(s.a), str(s.b), s.mode, s.expected) for s in steps]
-    return findings.claims(predictions, _named(rows, column, condition), table=_named(table, column, condition), floors=floors)
-
-
-def _named(table: pd.DataFrame, column: str, condition: str) -> pd.DataFrame:
-    """Returns the lines of one condition, with the values of `column` in the place of conditions."""
-    own = table[table["condition"] == condition]
-    return own.assign(condition=own[column].astype(str))
-
-
 def headline(rows: pd.DataFrame, *, mode: str = "recall", condition: str = "proactive") -> str:
     """Returns one line: what the largest number of w/ IO programs adds to the one before it, and to the smallest."""
     *others, largest = sorted(set(rows["n_with_io"]))
     if not others:
         return f"{largest:,} w/ IO programs, one number alone: nothing to compare"
-    frame = statistics.prepare(_named(rows, "n_with_io", condition))
+    frame = statistics.prepare(across.as_conditions(rows, "n_with_io", condition))
     said = []
     for other in dict.fromkeys((others[-1], others[0])):
         d = statistics.paired(frame, str(largest), str(other), mode=mode, group="without_io")

@@ -152,18 +152,23 @@ def exact_match(model: Any, tokenizer: Any, questions: list[Example], batch_size
 
 
 def new_model(tokenizer: Any, settings: PretrainSettings) -> Any:
-    """Returns an untrained Llama of the settings' shape."""
+    """Returns an untrained Llama of the settings' shape or, with `passes`, an HrmText."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, HrmTextConfig, LlamaConfig
 
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=settings.hidden, intermediate_size=settings.intermediate, num_hidden_layers=settings.layers,
-        num_attention_heads=settings.hidden // 32, num_key_value_heads=settings.hidden // 32, tie_word_embeddings=True,
-        max_position_embeddings=1024, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
-    )  # fmt: skip
+    shape = {
+        "vocab_size": len(tokenizer), "hidden_size": settings.hidden, "intermediate_size": settings.intermediate,
+        "num_attention_heads": settings.hidden // 32, "tie_word_embeddings": True, "max_position_embeddings": 1024,
+        "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None,
+    }  # fmt: skip
+    if settings.passes is None:
+        config = LlamaConfig(num_hidden_layers=settings.layers, num_key_value_heads=settings.hidden // 32, **shape)
+    else:
+        half = settings.layers // 2
+        config = HrmTextConfig(num_hidden_layers=half, head_dim=32, H_cycles=settings.passes, L_cycles=1, prefix_lm=False, **shape)
     config._attn_implementation = "eager"  # on a CPU the flash backward is the slow part for short sequences
     torch.manual_seed(settings.seed)
-    return LlamaForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def optimizers(model: Any, settings: PretrainSettings) -> list[Any]:
@@ -175,7 +180,7 @@ def optimizers(model: Any, settings: PretrainSettings) -> list[Any]:
 
     if settings.optimizer == "adamw":
         return [adamw(list(model.parameters()))]
-    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    matrices = [p for name, p in model.model.named_parameters() if p.ndim == 2 and name != "embed_tokens.weight"]
     inner = {id(p) for p in matrices}
     muon = torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
     return [muon, adamw([p for p in model.parameters() if id(p) not in inner])]
@@ -268,7 +273,7 @@ def _checkpoint(folder: Path, model: Any, trained_by: list[Any], state: dict[str
 
 def _fixed(settings: PretrainSettings) -> dict[str, Any]:
     """Returns the settings that a run keeps when it goes on: shape, optimizer and stream of documents (length and decay may change)."""
-    names = ("hidden", "layers", "intermediate", "batch_size", "seed", "optimizer", "bpe_size", "longest", "mix")
+    names = ("hidden", "layers", "passes", "intermediate", "batch_size", "seed", "optimizer", "bpe_size", "longest", "mix")
     return json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name in names}))
 
 

@@ -17,11 +17,16 @@ class PretrainSettings:
     size of the tokenizer's vocabulary without the names: with 1,024 for code alone, and 1,280 for a mix with language, a source and its
     description take as many tokens. Documents longer than `longest` tokens, few and costly, are left out (three statements recalled
     beside distractors).
+
+    With `passes` the model is no Llama but transformers' HrmText (https://huggingface.co/docs/transformers/model_doc/hrm_text) with
+    causal attention: its layers, in two halves, are run so many times one after the other with the same weights, each half reading the sum
+    of what both wrote last. Models of 1 and 2 passes have the same parameters.
     """
 
     name: str = "pbb-small"
     hidden: int = 128
     layers: int = 6
+    passes: int | None = None
     intermediate: int = 384
     steps: int = 8_000
     batch_size: int = 160
@@ -50,6 +55,8 @@ class PretrainSettings:
             raise UsageError(f"bpe_size {self.bpe_size}; give at least 258: a token for each byte and two of its own")
         if self.longest < 64:
             raise UsageError(f"longest {self.longest}; give at least 64 tokens, so that more than the shortest programs are left")
+        if self.passes is not None and (self.passes < 1 or self.layers % 2):
+            raise UsageError(f"passes {self.passes} over {self.layers} layers; give at least 1 pass, over an even number of layers")
         if self.hidden % 32:
             raise UsageError(f"hidden {self.hidden}; give a multiple of 32, the width of an attention head")
         if self.dtype not in ("float32", "bfloat16"):
@@ -83,6 +90,8 @@ LADDER = {
         _rung("pbb-m-words", 128, 6, 0.9),
         _rung("pbb-l", 192, 8),
         _rung("pbb-xl", 288, 8),
+        replace(_rung("pbb-once", 96, 4), passes=1),
+        replace(_rung("pbb-twice", 96, 4), passes=2),
         replace(
             _rung("pbb-ciphers", 128, 6, 0.0),
             steps=8_000,  # a trial of 4,000 steps got 86 % of the letters of 400 fresh ciphers right step by step; 90 % is the goal
@@ -96,4 +105,4 @@ LADDER = {
     )
 }
 """Models by name: `pbb pretrain --name` makes each of them as it was made. The ladder is pbb-xs, -s, -m, -l and -xl, of 0.5M to 10M parameters, by one recipe;
-pbb-m-code and pbb-m-words are pbb-m with code and language 9:1 and 1:9; pbb-ciphers is its size, reads code alone, and runs ciphers too."""
+pbb-once and pbb-twice run the same layers once and twice (`passes`); pbb-m-code and pbb-m-words are pbb-m with code and language 9:1 and 1:9; pbb-ciphers is its size, reads code alone, and runs ciphers too."""
