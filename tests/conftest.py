@@ -27,7 +27,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     """Returns a function that gives the folder of a saved tiny model, made once per session; keywords go to its config.
 
     `tiny_folder("llama")` has tied embeddings, a BOS token, single digits and one token per name of `NAMES`;
-    `tiny_folder("qwen3")` has untied embeddings, grouped-query attention, a chat template and names of several tokens.
+    `tiny_folder("qwen3")` has untied embeddings, grouped-query attention, a chat template and names of several tokens;
+    `tiny_folder("hrm_text")` is a "llama" whose layers run twice.
     Treat the folder as read-only: copy it before damaging it.
     """
     made: dict[tuple, Path] = {}
@@ -60,19 +61,19 @@ def tiny_qwen3(tiny_folder):
 def save_tiny(architecture: str, folder: Path, **config: object) -> Path:
     """Returns `folder`, into which a random tiny model and its tokenizer were saved."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM, HrmTextConfig, LlamaConfig, Qwen3Config
 
-    tokenizer = llama_tokenizer() if architecture == "llama" else qwen3_tokenizer()
+    tokenizer = qwen3_tokenizer() if architecture == "qwen3" else llama_tokenizer()
     shape = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "num_key_value_heads": 4 if architecture == "llama" else 2,
+        "num_key_value_heads": 2 if architecture == "qwen3" else 4,
         "head_dim": 8,
         "max_position_embeddings": 512,
-        "tie_word_embeddings": architecture == "llama",
+        "tie_word_embeddings": architecture != "qwen3",
         # Wide enough that the logits of a random model lie well apart: greedy decoding must not hang on rounding.
         "initializer_range": 0.3,
         "bos_token_id": tokenizer.bos_token_id,
@@ -81,7 +82,11 @@ def save_tiny(architecture: str, folder: Path, **config: object) -> Path:
     } | config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(**shape)) if architecture == "llama" else Qwen3ForCausalLM(Qwen3Config(**shape))
+        if architecture == "hrm_text":
+            config = HrmTextConfig(**shape | {"num_hidden_layers": 1}, H_cycles=2, L_cycles=1, prefix_lm=False)
+        else:
+            config = (LlamaConfig if architecture == "llama" else Qwen3Config)(**shape)
+        model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

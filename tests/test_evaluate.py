@@ -218,7 +218,7 @@ def test_no_examples_give_no_rows(tiny_llama):
     assert ev.evaluate(tiny_llama, tiny_llama.model, []) == []
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "hrm_text"])
 def test_a_model_that_learnt_its_answers_is_scored_right(tiny_folder, architecture):
     """The whole path: encode, train, generate with and without the adapter merged, parse, score."""
     loaded = models.load(str(tiny_folder(architecture)), device="cpu")
@@ -254,7 +254,7 @@ def one_by_one(model, prompt: list[int], ends: list[int], limit: int) -> list[in
     return ids[len(prompt) :]
 
 
-@pytest.fixture(params=["llama", "qwen3"])
+@pytest.fixture(params=["llama", "qwen3", "hrm_text"])
 def loaded(request, tiny_folder):
     """Returns either tiny model; 16 tokens end an answer, so that random answers end at many lengths."""
     loaded = models.load(str(tiny_folder(request.param)), device="cpu")

@@ -59,7 +59,7 @@ def offline(monkeypatch, tmp_path):
 # --- loading ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "hrm_text"])
 def test_a_folder_loads_in_float32_ready_to_answer(tiny_folder, architecture):
     loaded = models.load(str(tiny_folder(architecture)), device="cpu")
     assert loaded.model.dtype == torch.float32
@@ -320,7 +320,7 @@ def logits(model, loaded, text: str = "quorn(7) zibble = 3") -> torch.Tensor:
         return model.eval()(input_ids=torch.tensor([loaded.tokenizer.encode(text)]), use_cache=False).logits
 
 
-@pytest.fixture(params=["llama", "qwen3"])
+@pytest.fixture(params=["llama", "qwen3", "hrm_text"])
 def loaded(request, tiny_folder):
     """Returns either tiny model (tied, and untied with grouped-query attention); "zibble" and "quorn" are one token each."""
     loaded = models.load(str(tiny_folder(request.param)), device="cpu")
@@ -330,7 +330,7 @@ def loaded(request, tiny_folder):
 def test_lora_is_on_every_linear_layer_but_the_head(loaded):
     adapted = models.add_adapter(loaded.model, SETTINGS, ["zibble"], loaded.tokenizer)
     linear = {name for name, module in adapted.get_base_model().named_modules() if hasattr(module, "lora_A")}
-    assert len(linear) == 2 * 7
+    assert len(linear) == 2 * (8 if "hrm_text" in loaded.name else 7), "attention of HrmText has a gate"
     assert not any("lm_head" in name or "embed" in name for name in linear)
     trainable = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert all("lora_" in name or models.NAME_ROWS in name for name in trainable)

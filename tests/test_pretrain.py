@@ -195,6 +195,24 @@ def test_muon_trains_the_matrices_of_the_layers_and_adamw_the_rest(tokenizer):
     assert (muon.param_groups[0]["lr"], adamw.param_groups[0]["lr"]) == (0.25, 0.5)
 
 
+def test_layers_run_twice_are_the_parameters_of_layers_run_once(tokenizer):
+    plans = [replace(TINY, layers=2, passes=passes, optimizer="muon") for passes in (1, 2)]
+    once, twice = (pretrain.new_model(tokenizer, plan) for plan in plans)
+    parameters = dict(once.named_parameters())
+    assert parameters.keys() == dict(twice.named_parameters()).keys()
+    assert all(torch.equal(p, parameters[name]) for name, p in twice.named_parameters())
+    runs = []
+    for layer in (layer for half in (twice.model.L_module, twice.model.H_module) for layer in half.layers):
+        layer.register_forward_hook(lambda *_, layer=layer: runs.append(layer))
+    ids = torch.arange(10, 18)[None]
+    assert not torch.allclose(twice(ids).logits, once(ids).logits, atol=1e-3) and len(runs) == 4 and len(set(runs)) == 2
+    other = torch.cat([ids[:, :5], ids[:, 5:] + 50], dim=1)
+    assert torch.equal(twice(ids).logits[:, :5], twice(other).logits[:, :5]), "a token saw what comes after it"
+    muon, _ = pretrain.optimizers(twice, plans[1])
+    matrices = {name for name, p in twice.named_parameters() if any(p is held for g in muon.param_groups for held in g["params"])}
+    assert matrices == {name for name, p in twice.named_parameters() if name.endswith("_proj.weight")}
+
+
 def test_exact_match_agrees_with_greedy_generation(tokenizer):
     torch.manual_seed(0)
     questions = pretrain.held_out_questions(6)
@@ -368,6 +386,7 @@ def test_questions_in_words_are_the_same_questions():
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"hiden": 3}, "unknown setting 'hiden'; did you mean 'hidden'"), ({"langage": 0.5}, "did you mean 'language'"),
     ({"bpe_size": 10}, "bpe_size 10; give at least 258"), ({"longest": 5}, "longest 5; give at least 64"),
+    ({"passes": 2, "layers": 3}, "passes 2 over 3 layers; give at least 1 pass, over an even number"),
 ])  # fmt: skip
 def test_a_setting_that_is_none_is_named(wrong, message):
     with pytest.raises(UsageError, match=message):

@@ -67,8 +67,8 @@ def without_seconds(lines: list[dict]) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
-def require_same_training(store: Store, alone: str, stacked: str) -> None:
-    assert distance(adapter(store, alone), adapter(store, stacked)) < ROUNDING
+def require_same_training(store: Store, alone: str, stacked: str, runs: int = 1) -> None:
+    assert distance(adapter(store, alone), adapter(store, stacked)) < runs * ROUNDING
     for one, other in zip(without_seconds(store.metrics(alone)), without_seconds(store.metrics(stacked)), strict=True):
         assert other == pytest.approx(one, rel=1e-4), one["step"]
 
@@ -78,7 +78,7 @@ def require_same_training(store: Store, alone: str, stacked: str) -> None:
 
 @pytest.mark.parametrize("rank", [4, 64], ids=["A and B apart", "merged weights"])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "hrm_text"])
 def test_each_stage_of_a_stack_equals_the_same_alone(architecture, tied, rank, tiny_folder, store):
     """The Llama's tokenizer has one token per name, so that there are rows of names: in the head as well where it is not tied."""
     loaded = models.load(str(tiny_folder(architecture, tie_word_embeddings=tied)), device="cpu")
@@ -87,7 +87,7 @@ def test_each_stage_of_a_stack_equals_the_same_alone(architecture, tied, rank, t
     keys = train_stages(loaded, stages, store=store)
     alone = [train_stage(loaded, s, store=store) for s in stages]
     for one, stacked in zip(alone, keys, strict=True):
-        require_same_training(store, one, stacked)
+        require_same_training(store, one, stacked, runs=2 if architecture == "hrm_text" else 1)  # a layer that runs twice rounds twice
     if architecture == "qwen3":  # no rows of names, so the shapes are the same
         assert distance(adapter(store, keys[0]), adapter(store, keys[2])) > 100 * ROUNDING
     assert all(torch.equal(p, before[name]) for name, p in loaded.model.state_dict().items())

@@ -219,7 +219,9 @@ def save_adapter(model: PeftModel | PreTrainedModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not isinstance(model, PeftModel):
         with quiet():
-            model.save_pretrained(folder)
+            model.save_pretrained(
+                folder, save_original_format=False
+            )  # under the names that the model has in memory, which a hub file need not have
         return
     state = get_peft_model_state_dict(model, save_embedding_layers=False)  # "auto" would ask the hub
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / ADAPTER_WEIGHTS, {"format": "pt"})

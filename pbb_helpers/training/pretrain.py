@@ -254,7 +254,7 @@ def _checkpoint(folder: Path, model: Any, trained_by: list[Any], state: dict[str
     with plain_errors(folder):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
-        model.save_pretrained(fresh)
+        model.save_pretrained(fresh, save_original_format=False)  # under the names that the model has in memory: it is read back as it is
         moments = {
             f"{which}.{i}.{key}": value.contiguous()
             for which, optimizer in enumerate(trained_by)

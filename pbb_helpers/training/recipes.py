@@ -90,8 +90,8 @@ LADDER = {
         _rung("pbb-m-words", 128, 6, 0.9),
         _rung("pbb-l", 192, 8),
         _rung("pbb-xl", 288, 8),
-        replace(_rung("pbb-once", 96, 4), passes=1),
-        replace(_rung("pbb-twice", 96, 4), passes=2),
+        replace(_rung("pbb-once", 96, 4), passes=1, steps=2_000),
+        replace(_rung("pbb-twice", 96, 4), passes=2, steps=2_000),
         replace(
             _rung("pbb-ciphers", 128, 6, 0.0),
             steps=8_000,  # a trial of 4,000 steps got 86 % of the letters of 400 fresh ciphers right step by step; 90 % is the goal
