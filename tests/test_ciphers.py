@@ -114,7 +114,7 @@ def test_words_that_say_no_cipher_are_none(text):
 
 
 def test_a_line_without_words_is_named():
-    with pytest.raises(UsageError, match=r"no words for 's = s \* 2' in a cipher"):
+    with pytest.raises(UsageError, match=r"the line 's = s \* 2' is none of a cipher's"):
         describe(Program("zibble", "ciphers", "def zibble(t, k):\n    s = ''\n    for c in t:\n        s = s * 2\n    return s", 1))
 
 

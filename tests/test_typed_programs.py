@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbb_helpers.data.typed_programs import EXAMPLE, read, typed
+from pbb_helpers.data.typed_programs import CIPHER_EXAMPLE, EXAMPLE, read, typed
 from pbb_helpers.families.arithmetic import Arithmetic
+from pbb_helpers.families.ciphers import Ciphers
 from pbb_helpers.programs import UsageError
 
 
@@ -66,3 +67,60 @@ def test_a_typed_program_stays_in_range() -> None:
 def test_an_unknown_family_is_named() -> None:
     with pytest.raises(UsageError, match="unknown family whose programs can be read 'cipher'"):
         read(EXAMPLE, "cipher")
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4))
+@settings(deadline=None)
+def test_whatever_cipher_is_drawn_is_read_as_it_is(seed: int, parts: int) -> None:
+    program = Ciphers(min_statements=parts, max_statements=parts).sketch("zibble", np.random.default_rng(seed))
+    assert read(program.source, "ciphers") == program
+
+
+def cipher(*lines: str, top: str = "", end: str = "s") -> str:
+    each = "".join(f"        {line}\n" for line in lines)
+    return f"def zibble(t, k):\n{top}    s = ''\n    for c in t:\n{each}    return {end}"
+
+
+WRITE = "s = s + chr(n % 26 + 65)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", EXAMPLE, "import os\n" + CIPHER_EXAMPLE, CIPHER_EXAMPLE + "\n" + CIPHER_EXAMPLE, CIPHER_EXAMPLE.replace("zibble", "ord"),
+        CIPHER_EXAMPLE.replace("(t, k)", "(t, k=1)"), CIPHER_EXAMPLE.replace("return s", "return k"), CIPHER_EXAMPLE.replace("n = n + k", "n = n ** k"),
+        CIPHER_EXAMPLE.replace("    s = ''\n", ""), CIPHER_EXAMPLE.replace("n = n + k", "while True:\n            n = 1"),
+        CIPHER_EXAMPLE.replace("n = n + k", "n = __import__('os')"), CIPHER_EXAMPLE.replace("        n = n + k\n", "") + "\n    n = n + k",
+        CIPHER_EXAMPLE.replace("return s", "return s\n    s = ''"), CIPHER_EXAMPLE.replace("n + k", "n + k" + " + 1" * 2_000), "(" * 500,
+    ],
+)  # fmt: skip
+def test_anything_but_a_cipher_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        read(text, "ciphers")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@given(st.text(max_size=40), st.integers(0, 120))
+def test_a_changed_cipher_is_refused_or_writes_letters(text: str, place: int) -> None:
+    try:
+        program = typed(CIPHER_EXAMPLE[:place] + text + CIPHER_EXAMPLE[place:], "ciphers")
+    except UsageError:
+        return
+    assert program.run(("CAB", 3)).isalpha()
+
+
+def test_a_typed_cipher_counts_its_parts_and_runs() -> None:
+    program = typed(cipher("n = ord(c) - 65", "n = n + k", WRITE, "k = -k  # mine", top="    t=t[::-1]\n"), "ciphers")
+    assert (program.length, program.run(("CAB", 1))) == (3, "CZD")
+    assert typed(CIPHER_EXAMPLE, "ciphers").run(("HAL", 1)) == "IBM"
+    assert typed(cipher("n = ord(c) - 65", "n = 25 - n", WRITE, end="s[::-1]"), "ciphers").length == 2
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    (cipher("n = n + k", WRITE), "ends with UnboundLocalError: .*; no cipher may fail"),
+    (cipher("n = ord(c) - 65", "n = a.find(c)", WRITE), "ends with NameError"),
+    (cipher("n = a.find(c)", "s = s + a[n % 26]", top="    a = 'ABC'\n"), "ends with IndexError"),
+])  # fmt: skip
+def test_a_cipher_that_fails_is_refused(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        typed(text, "ciphers")

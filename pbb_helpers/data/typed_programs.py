@@ -1,4 +1,4 @@
-"""Source that comes from a person or a file, held to the grammar of a family before it is run: what passes does nothing but arithmetic.
+"""Source that comes from a person or a file, held to the grammar of a family before it is run: what passes counts, or moves letters, and no more.
 
 `Program.run` is no sandbox, so text that this project did not draw itself is compared, line by line, with the table that the family draws
 from. Nothing of it is executed before it has passed, and what passes ends soon: its loops are short and never nested.
@@ -9,12 +9,19 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
+from pbb_helpers.families import cipher_words
 from pbb_helpers.families.arithmetic import COMPARISONS, INDENT, OPERATORS, Arithmetic
+from pbb_helpers.families.cipher_parts import caesar
+from pbb_helpers.families.ciphers import Ciphers
 from pbb_helpers.programs import BUILTINS, Program, UsageError, did_you_mean
 
 LONGEST = 2_000  # characters of a source
 EXAMPLE = "def zibble(x):\n    x = x + 3\n    return x"
+CIPHER_EXAMPLE = caesar().program("zibble").source
+IDLE = ("s = ", "for ", "n = ord(c)", "n = a.find(c)", "c = chr(", "c = a[", "c = w[", "w = ", "return s")
+"""How lines of a cipher begin that are none of its parts, but for a `return s` that changes the order of what was written."""
 
 
 def read(text: str, family: str = "arithmetic") -> Program:
@@ -28,32 +35,71 @@ def read(text: str, family: str = "arithmetic") -> Program:
     """
     if family not in READERS:
         raise did_you_mean("family whose programs can be read", family, READERS)
-    return READERS[family](text)
+    return READERS[family].read(text)
 
 
 def typed(text: str, family: str = "arithmetic") -> Program:
-    """Returns the program of `read`, after running it on every input of the family: its values lie in the family's range.
+    """Returns the program of `read`, after running it on every input of the family: its values are such as the family's have.
 
     Raises:
-        UsageError: It is no program of the family, or leaves the range.
+        UsageError: It is no program of the family, or fails on an input, or leaves the range of values.
     """
-    program, of = read(text, family), Arithmetic()
+    program = read(text, family)
+    READERS[family].check(program)
+    return program
+
+
+def _in_range(program: Program) -> None:
+    of = Arithmetic()
     outside = [x for x in of.inputs() if not of.in_range(program, x)]
     if outside:
         raise UsageError(
             f"{program.name}({outside[0]}) leaves the values from {of.lowest_value} to {of.highest_value} that programs of this family keep to; "
             "take smaller constants or fewer statements"
         )
-    return program
 
 
-def _arithmetic(text: str) -> Program:
+def _writes_letters(program: Program) -> None:
+    for text, shift in Ciphers().inputs():
+        try:
+            written = program.run((text, shift))
+        except Exception as error:  # whatever it is: a letter that the alphabet lacks, a name that no line has set
+            raise UsageError(f"{program.name}({text!r}, {shift}) ends with {type(error).__name__}: {error}; no cipher may fail") from None
+        if not re.fullmatch("[A-Z]+", written):
+            raise UsageError(f"{program.name}({text!r}, {shift}) gives {written!r}; a cipher writes the capitals A to Z")
+
+
+def _python(text: str, example: str) -> list[str]:
+    """Returns the lines of a source in the layout that ours have."""
     if len(text) > LONGEST:
         raise UsageError(f"a source of {len(text):,} characters; at most {LONGEST:,} are read")
     try:
-        lines = ast.unparse(ast.parse(text)).splitlines()
+        return ast.unparse(ast.parse(text)).splitlines()
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(f"this is no Python ({getattr(error, 'msg', error)}); write for example {EXAMPLE!r}") from None
+        raise UsageError(f"this is no Python ({getattr(error, 'msg', error)}); write for example {example!r}") from None
+
+
+def _ciphers(text: str) -> Program:
+    lines = _python(text, CIPHER_EXAMPLE)
+    head = re.fullmatch(r"def ([A-Za-z]\w*)\(t, k\):", lines[0], re.ASCII) if lines else None
+    if not head or head[1] in BUILTINS:
+        raise UsageError(
+            f"a source begins with {(lines or [''])[0]!r}; give one function of t and k under a name of its own, such as {CIPHER_EXAMPLE!r}"
+        )
+    source = "\n".join(lines)
+    # Words exist for the lines of a cipher and for no others, and only a cipher can be read back from them.
+    words = cipher_words.describe(source, lambda phrases: phrases[0])
+    if (source, len(words)) not in cipher_words.read(words):
+        raise UsageError(
+            f"the lines of {head[1]} are a cipher's, but not in its order: changes of the text, s = '', the loop, what is done to each letter, "
+            f"return; such as {CIPHER_EXAMPLE!r}"
+        )
+    parts = [line for line in map(str.strip, lines[1:]) if not line.startswith(IDLE) or line.startswith("return ") and line != "return s"]
+    return Program(head[1], "ciphers", source, len(parts))
+
+
+def _arithmetic(text: str) -> Program:
+    lines = _python(text, EXAMPLE)
     head = re.fullmatch(r"def ([A-Za-z]\w*)\(x\):", lines[0], re.ASCII) if lines else None
     if not head or head[1] in BUILTINS:
         raise UsageError(
@@ -111,5 +157,12 @@ def _matches(line: str, form: str, low: int, high: int) -> bool:
     return match is not None and low <= int(match[1]) <= high
 
 
-READERS: dict[str, Callable[[str], Program]] = {"arithmetic": _arithmetic}
+class Reader(NamedTuple):
+    """How a family's programs are read from text, and what is asked of what they give."""
+
+    read: Callable[[str], Program]
+    check: Callable[[Program], None]
+
+
+READERS = {"arithmetic": Reader(_arithmetic, _in_range), "ciphers": Reader(_ciphers, _writes_letters)}
 """By family. A family without a reader has its answers shown, and no source of it is run that lies in a file or was typed."""

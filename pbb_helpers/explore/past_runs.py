@@ -15,10 +15,10 @@ import pandas as pd
 
 from pbb_helpers.analysis import statistics
 from pbb_helpers.analysis.traces import TRACED, first_error
-from pbb_helpers.data.documents import way_of_answering
+from pbb_helpers.data.documents import execution, way_of_answering
 from pbb_helpers.data.typed_programs import READERS, read
 from pbb_helpers.disk import held
-from pbb_helpers.programs import Program, UsageError
+from pbb_helpers.programs import Program, UsageError, family_of, from_cell
 from pbb_helpers.progress import duration
 from pbb_helpers.running.run_record import RunResult, damage_of
 from pbb_helpers.running.run_table import changed, elapsed, note
@@ -35,7 +35,7 @@ class Answers:
     """The answers of a run, one line each, and the programs that they are about.
 
     Attributes:
-        rows: As the run left them; an input is a whole number or None.
+        rows: As the run left them; an input is a whole number, the text of several arguments, or None.
         programs: By seed and name: those whose source stands in the answers and is read as one of the family, so that it may be run.
     """
 
@@ -140,11 +140,14 @@ def select(rows: pd.DataFrame, *, verdict: str = "all", text: str = "", **equal:
 
 
 def first_wrong(program: Program | None, x: Any, mode: str, generated: str, gold: str) -> tuple[str, int | None]:
-    """Returns what an answer is, of `traces.ERRORS` or "wrong answer", and the index of its first wrong line (from 0), or None.
+    """Returns what an answer is, of `traces.ERRORS`, "wrong line" or "wrong answer", and the index of its first wrong line (from 0), or None.
 
     A line after the last one of `generated` says that it stopped early. Without a program only the answer itself is judged, not its steps.
     """
     way, _ = way_of_answering(mode)
+    if way in TRACED and program is not None and x is not None and not family_of(program).line_a_step:
+        true = execution(program, from_cell(x), way)
+        return ("right", None) if generated.rstrip() == true.rstrip() else ("wrong line", _differs(generated, true))
     if way in TRACED and program is not None and x is not None:
         error, line, _ = first_error(program, x, way, generated)
         if error == "wrong source":

@@ -102,7 +102,7 @@ def describe(source: str, choose: Callable[[tuple[str, ...]], str]) -> str:
             ((size, *found) for size in (1, 2) for found in _matches("\n".join(lines[:size]).strip())), (0, LINES[0], {})
         )
         if not size:
-            raise UsageError(f"no words for {lines[0].strip()!r} in a cipher; extend cipher_words.LINES")
+            raise UsageError(f"the line {lines[0].strip()!r} is none of a cipher's; those that can be read and said are cipher_words.LINES")
         sentences.append(f"{choose(line.phrases).format(**slots)}.")
         del lines[:size]
     return " ".join(sentences)
