@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import html
 import json
 import re
@@ -17,13 +18,15 @@ from runs_for_tests import CONDITIONS, make_runs, write_run
 
 from pbb_helpers import markup
 from pbb_helpers.data.documents import MODES, N_TEMPLATES, chain_of_thought
-from pbb_helpers.data.typed_programs import EXAMPLE, read
+from pbb_helpers.data.typed_programs import CIPHER_EXAMPLE, EXAMPLE, read
+from pbb_helpers.experiments import experiment
+from pbb_helpers.experiments.demonstration_plan import SMOKE
 from pbb_helpers.explore import explore, past_runs, talk
 from pbb_helpers.explore.explore import AnswersPanel, ComparePanel, RunsPanel, Session, TalkPanel
 from pbb_helpers.explore.explore_html import marked
 from pbb_helpers.families.arithmetic import Arithmetic
 from pbb_helpers.figures import plots_runs
-from pbb_helpers.programs import UsageError
+from pbb_helpers.programs import UsageError, from_cell, written
 from pbb_helpers.running.run_record import all_runs
 from pbb_helpers.training import evaluate, models
 from pbb_helpers.training.store import Store
@@ -391,6 +394,61 @@ def test_rows_of_something_else_are_told_in_one_line(copy: Path) -> None:
         (copy / A / "rows.jsonl").write_text(text)
         with pytest.raises(UsageError, match=expected):
             past_runs.answers(Session(copy).find(A))
+
+
+# ---------------------------------------------------------------- ciphers
+
+
+@pytest.fixture(scope="module")
+def ciphers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with one run on ciphers, of a model that knows none."""
+    folder = tmp_path_factory.mktemp("ciphers") / "runs"
+    plan = dataclasses.replace(SMOKE["ciphers"], conditions=("in_context",))
+    write_run(folder, "aaaa00000000", rows=experiment.run(plan, folder / "store", processes=1).rows)
+    return folder
+
+
+def test_answers_about_ciphers_stand_beside_the_truth(ciphers: Path) -> None:
+    panel = AnswersPanel(Session(ciphers), most=1000)
+    panel.filters["mode"].value = "cot"
+    programs = past_runs.answers(Session(ciphers).find(A)).programs
+    rows = rows_of(ciphers, A)
+    for _, place in panel.answer.options:
+        panel.answer.value = place
+        line, text = rows.loc[place], words(panel.card.value)
+        program = programs[line["seed"], line["program"]]
+        assert f"{line['program']}({line['input']})" in text and chain_of_thought(program, from_cell(line["input"])) in text
+        assert ("wrong line" in text) == (not line["correct"]) and program.run(from_cell(line["input"])) == line["gold"]
+    true = chain_of_thought(program, from_cell(line["input"])).split("\n")
+    off = "\n".join([*true[:1], true[1] + "!", *true[2:]])
+    for mode, before in (("cot", []), ("recall", program.source.split("\n"))):
+        for said, expected in ((true, ("right", None)), (off.split("\n"), ("wrong line", len(before) + 1))):
+            found = past_runs.first_wrong(program, from_cell(line["input"]), mode, "\n".join([*before, *said]), line["gold"])
+            assert found == expected
+
+
+def test_a_cipher_may_be_typed_and_drawn(ciphers: Path) -> None:
+    panel = TalkPanel(Session(ciphers))
+    panel.source.value, panel.input.value = CIPHER_EXAMPLE, panel.input.options[5][1]
+    for mode, box in panel.modes.items():
+        box.value = mode == "in_context_cot"
+    panel.ask.click()
+    program = read(CIPHER_EXAMPLE, "ciphers")
+    assert chain_of_thought(program, panel.input.value) in words(panel.replies.value) and f"zibble({written(panel.input.value)})" in seen(
+        panel
+    )
+    panel.another.click()
+    assert read(panel.source.value, "ciphers").name != "zibble"
+    panel.source.value = EXAMPLE
+    panel.ask.click()
+    assert 'class="bad"' in panel.status.value and "give one function of t and k" in seen(panel)
+
+
+@pytest.mark.parametrize("cell", ["[1, 2]", "__import__('os')", "'A', 'B'", "(" * 900])
+def test_an_input_that_is_none_is_told_in_one_line(cell: object, copy: Path) -> None:
+    change(copy, A, input=cell)
+    with pytest.raises(UsageError, match="the inputs in the answers of 01_tiny/aaaa00000000 are none of a program's"):
+        past_runs.answers(Session(copy).find(A))
 
 
 # ---------------------------------------------------------------- talking

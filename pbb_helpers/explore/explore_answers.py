@@ -14,6 +14,7 @@ from pbb_helpers.explore import explore_html as html
 from pbb_helpers.explore import past_runs
 from pbb_helpers.explore.explore_session import ANY, Panel, Session, dropdown, offer, output, row, search, show
 from pbb_helpers.explore.past_runs import VERDICTS, Answers
+from pbb_helpers.programs import written
 from pbb_helpers.running.run_record import RunResult
 
 FILTERS = {"condition": "Condition", "group": "Programs", "mode": "Mode", "seed": "Seed", "length": "Statements"}
@@ -113,7 +114,7 @@ class AnswersPanel(Panel):
 
 
 def _title(line: pd.Series) -> str:
-    call = f"{line['program']}({line['input']})" if line["input"] is not None else line["program"]
+    call = f"{line['program']}({written(line['input'])})" if line["input"] is not None else line["program"]
     said = "nothing that can be parsed" if line["answer"] is None else line["answer"]
     verdict = "right" if line["correct"] else "wrong"
     told = "" if line["mode"] in ("source", "description") else f": {said}, gold {line['gold']}"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.markup import safe, shortened, table_html, visible
+from pbb_helpers.programs import written
 from pbb_helpers.running.run_record import RunResult
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def answer(row: Mapping[str, Any], truth: str | None, error: str, wrong: int | N
         error: What the answer is, from `past_runs.first_wrong`.
         wrong: The index of its first wrong line.
     """
-    call = f"{row['program']}({row['input']})" if row["input"] is not None else row["program"]
+    call = f"{row['program']}({written(row['input'])})" if row["input"] is not None else row["program"]
     facts = (
         ("asked for", f"{call}, {label(row['mode'])}"),
         ("of", f"{label(row['condition'])}, {label(row['group'])} programs, seed {row['seed']}"),

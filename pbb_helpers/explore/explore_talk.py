@@ -16,7 +16,7 @@ from pbb_helpers.explore import past_runs
 from pbb_helpers.explore.explore_session import Panel, Session, dropdown, offer, output, row, show
 from pbb_helpers.explore.past_runs import Answers
 from pbb_helpers.families.names import draw_names
-from pbb_helpers.programs import Program, UsageError, family
+from pbb_helpers.programs import Program, UsageError, family, written
 from pbb_helpers.training.store import Store
 
 ASKED = ("direct", "cot", "recall", "source")  # ticked at first; the others put the source into the prompt
@@ -99,7 +99,7 @@ class TalkPanel(Panel):
         self._offer_inputs(program.family)
 
     def _offer_inputs(self, name: str) -> None:
-        offer(self.input, [(str(x), x) for x in family(name).inputs()])
+        offer(self.input, [(written(x), x) for x in family(name).inputs()])
 
     def _draw_another(self) -> None:
         name = self._family
@@ -147,7 +147,7 @@ class TalkPanel(Panel):
         show(
             self.status,
             html.text(
-                f"{condition}, seed {seed}, about {program.name}({self.input.value}): {len(wanted)} answers in {took:.1f} s. {self._known(program)}"
+                f"{condition}, seed {seed}, about {program.name}({written(self.input.value)}): {len(wanted)} answers in {took:.1f} s. {self._known(program)}"
             ),
         )
 

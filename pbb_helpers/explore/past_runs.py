@@ -35,7 +35,7 @@ class Answers:
     """The answers of a run, one line each, and the programs that they are about.
 
     Attributes:
-        rows: As the run left them; an input is a whole number, the text of several arguments, or None.
+        rows: As the run left them; an input is a whole number, a text with a shift, or None.
         programs: By seed and name: those whose source stands in the answers and is read as one of the family, so that it may be run.
     """
 
@@ -107,10 +107,20 @@ def _answers(path: Path, written: int, status: str) -> Answers:
     missing = [column for column in ANSWER_COLUMNS if column not in rows]
     if missing:
         raise UsageError(f"the rows of {name(run)} are no answers: {missing[0]!r} is missing")
-    whole = [int(x) if isinstance(x, float) and x == x else None if isinstance(x, float) else x for x in rows["input"]]
+    try:
+        inputs = [_input(x) for x in rows["input"]]
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise UsageError(f"the inputs in the answers of {name(run)} are none of a program's; run the notebook again") from None
     said = [answer if isinstance(answer, str) else None for answer in rows["answer"]]
-    rows = rows.assign(input=pd.Series(whole, dtype=object), answer=pd.Series(said, dtype=object), correct=rows["correct"].astype(bool))
+    rows = rows.assign(input=pd.Series(inputs, dtype=object), answer=pd.Series(said, dtype=object), correct=rows["correct"].astype(bool))
     return Answers(rows, _programs(rows))
+
+
+def _input(cell: Any) -> Any:
+    x = None if cell is None or cell != cell else from_cell(cell)
+    if x is None or isinstance(x, int) or (isinstance(x, tuple) and tuple(map(type, x)) == (str, int)):
+        return x
+    raise ValueError(f"no input: {cell!r}")
 
 
 def _programs(rows: pd.DataFrame) -> dict[tuple[int, str], Program]:
@@ -146,7 +156,7 @@ def first_wrong(program: Program | None, x: Any, mode: str, generated: str, gold
     """
     way, _ = way_of_answering(mode)
     if way in TRACED and program is not None and x is not None and not family_of(program).line_a_step:
-        true = execution(program, from_cell(x), way)
+        true = execution(program, x, way)
         return ("right", None) if generated.rstrip() == true.rstrip() else ("wrong line", _differs(generated, true))
     if way in TRACED and program is not None and x is not None:
         error, line, _ = first_error(program, x, way, generated)
