@@ -45,8 +45,8 @@ KEYWORDS = {("allow_pickle", True), ("shell", True), ("weights_only", False), ("
 ALLOWED = {
     ("programs.py", "exec"): "Program.run: executing the source is what the package is for; the builtins are a short list",
     ("programs.py", "compile"): "the same source, before it is executed",
-    ("arithmetic_steps.py", "eval"): "a comparison from a real trace, its variables replaced by their values; no builtins at all",
-    ("arithmetic_steps.py", "compile"): "the same comparison, before it is evaluated",
+    ("line_steps.py", "eval"): "a comparison from a real trace, its variables replaced by their values; no builtins at all",
+    ("line_steps.py", "compile"): "the same comparison, before it is evaluated",
 }
 
 

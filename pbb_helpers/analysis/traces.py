@@ -16,7 +16,7 @@ from pbb_helpers.analysis.intervals import wilson
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.descriptions import find, says
 from pbb_helpers.data.plan import Experiment
-from pbb_helpers.families.arithmetic_steps import render_step
+from pbb_helpers.families.line_steps import render_step
 from pbb_helpers.programs import Program, Step, UsageError, family_of
 
 ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "wrong source", "stopped early")

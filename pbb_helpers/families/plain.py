@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
-from pbb_helpers.families import arithmetic_steps
+from pbb_helpers.families import line_steps
 from pbb_helpers.programs import Step, UsageError
 
 
@@ -18,7 +18,7 @@ class Plain:
     @staticmethod
     def steps(steps: Iterable[Step]) -> list[str]:
         """Returns the lines of a chain of thought; see `programs.Family`."""
-        return arithmetic_steps.step_by_step(steps)
+        return line_steps.step_by_step(steps)
 
     @staticmethod
     def describe(source: str, choose: Callable[[tuple[str, ...]], str]) -> str:

@@ -1,4 +1,4 @@
-"""The chain of thought of Random Arithmetic: a line a step, the values put in for the variables."""
+"""A chain of thought with a line a step, the values put in for the variables: that of every family but ciphers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _kind(line: str) -> tuple[str, str]:
     if re.match(r"\w+ = ", line):
         return "assign", line
     raise UsageError(
-        f"no step-by-step rendering for the line {line!r}; valid are assignments, if, for and return; extend arithmetic_steps.render_step"
+        f"no step-by-step rendering for the line {line!r}; valid are assignments, if, for and return; extend line_steps.render_step"
     )
 
 
