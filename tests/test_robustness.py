@@ -129,7 +129,7 @@ def test_parameters_change_what_they_name() -> None:
     assert (plan.n_eval_inputs, plan.inputs_per_program) == (5, 7)
     assert dict(plan.family_settings) == {"shifted": True, "texts": "letters", "n_texts": 60}
     assert efficient(pairs=[8, 2])[1] == (2, 8)
-    assert robust(family="arithmetic")[1].skewed == "io_only(64, zipf)"
+    assert robust(family="arithmetic")[1].skewed == "io_only(8, zipf)"
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -350,15 +350,33 @@ def test_worth_needs_the_same_questions() -> None:
 def test_a_source_that_is_not_above_the_floor_has_no_worth() -> None:
     rows = curve(0.02, {1: 0.0, 4: 0.01, 16: 0.01, 64: 0.01}).assign(mode="own")
     below, above = (crossing.worth(rows, COUNTS, modes=["own"], floor=floor, n_boot=100) for floor in (0.05, 0.001))
-    assert "worth no number of examples" in crossing.headline(below, COUNTS, 0.05) and below["said"][0] == "nothing: not above the floor"
-    assert "one source is worth" in crossing.headline(above, COUNTS, 0.001)
+    spent = pd.DataFrame([{"condition": "io_only(64, uniform)", "different pairs": 51.6}])
+    assert (
+        "worth no number of examples" in crossing.headline(below, COUNTS, 0.05, spent, 0.01)
+        and below["said"][0] == "nothing: not above the floor"
+    )
+    said = crossing.headline(above, COUNTS, 0.001, spent, 0.01)
+    assert "one source is worth" in said and "64 pairs are 52 different ones and answer 1 %" in said
+    few = curve(0.1, {1: 0.0, 4: 0.01, 16: 0.01, 64: 0.01}, n_programs=24).assign(mode="own")
+    at = float(few.loc[few["condition"] == "proactive", "correct"].mean())
+    told = crossing.worth(few, COUNTS, modes=["own"], floor=0.8 * at, n_boot=200)["said"][0]
+    assert told == "nothing: not above the floor", "above it, but not with the whole interval"
 
 
 def test_what_stage_1_costs_is_paid_back_where_pairs_cost_more_than_a_source() -> None:
-    spent = pd.DataFrame([{"condition": "proactive", "tokens of a program": 100.0, "tokens of stage 1": 9000, "different pairs": 0},
-                          {"condition": "io_only(64, uniform)", "tokens of a program": 320.0, "tokens of stage 1": 9000, "different pairs": 64}])  # fmt: skip
+    spent = pd.DataFrame(
+        [{"condition": "proactive", "tokens of a program": 100.0, "tokens of stage 1": 9000, "different pairs": 0}]
+        + [
+            {"condition": f"io_only({k}, uniform)", "tokens of a program": 5.0 * k, "tokens of stage 1": 9000, "different pairs": k}
+            for k in COUNTS
+        ]
+    )
     worth = {pairs: pd.DataFrame([{"mode": "own", "pairs": pairs}]) for pairs in (40.0, 10.0, math.inf, -math.inf, math.nan)}
-    said = {pairs: crossing.with_stage1(spent, table, COUNTS) for pairs, table in worth.items()}
+    said = {pairs: crossing.with_stage1(spent, table, COUNTS, beats_alone=True) for pairs, table in worth.items()}
+    assert "no payback is claimed" in crossing.with_stage1(spent, worth[40.0], COUNTS, beats_alone=False)
+    repeated = spent.assign(**{"tokens of a program": spent["tokens of a program"] / 2, "different pairs": spent["different pairs"] / 2})
+    half = crossing.with_stage1(repeated.replace({"tokens of a program": {50.0: 100.0}}), worth[math.inf], COUNTS, beats_alone=True)
+    assert "saves 60 tokens or more" in half, "32 different pairs of 5 tokens, less a source"
     assert "saves 100 tokens" in said[40.0] and "after about 90 programs" in said[40.0]
     assert "no saving is shown" in said[10.0] and "at most 41 programs" in said[math.inf] and "never paid back" in said[-math.inf]
     assert "not above the floor" in [text for pairs, text in said.items() if math.isnan(pairs)][0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.demonstrations import pairs as drawn_pairs
 from pbb_helpers.data.documents import Example
 from pbb_helpers.data.plan import Experiment
-from pbb_helpers.data.specs import StageSpec
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.programs import UsageError
 
@@ -73,7 +72,7 @@ def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], sc
         counts: The numbers of pairs, rising; each has its condition io_only(k, uniform).
         modes: Ways of answering.
         score: "score" (exactly right) or "letters" (a column with shares).
-        floor: What needs no knowledge of the program: a source that is not above it is worth no number of pairs.
+        floor: What needs no knowledge of the program: a source that is not above it with its whole interval is worth no number of pairs.
 
     Returns:
         mode, source (the accuracy of proactive), pairs, low, high (-inf below the fewest pairs, inf beyond the most; NaN where the source is not
@@ -102,7 +101,7 @@ def worth(rows: pd.DataFrame, counts: Sequence[int], *, modes: Sequence[str], sc
             low, high = np.quantile(crossing(counts, drawn[:, 1:], drawn[:, 0]), [0.025, 0.975], method="nearest").tolist()
         said = f"{in_words(pairs, counts)} (95 % interval: {in_words(low, counts)} to {in_words(high, counts)})"
         said = f"{in_words(pairs, counts)} (no interval: few programs)" if math.isnan(low) else said
-        if once[0, 0] <= floor:
+        if once[0, 0] <= floor or (not math.isnan(low) and np.quantile(drawn[:, 0], 0.025) <= floor):
             pairs, low, high, said = math.nan, math.nan, math.nan, "nothing: not above the floor"
         lines.append({"mode": mode, "source": float(once[0, 0]), "pairs": pairs, "low": low, "high": high,
                       "said": said, "n": len(cells[0]), "n_programs": len(tables[0][0]), "n_seeds": len(tables[0][2])})  # fmt: skip
@@ -125,14 +124,25 @@ def in_words(pairs: float, counts: Sequence[int]) -> str:
     return f"{pairs:.0f}" if pairs >= 10 else f"{pairs:.2g}"
 
 
-def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, mode: str = "own") -> str:
-    """Returns one line on what a source is worth, from the table of `worth`; where the source is not above the floor, that it has no worth to state."""
+def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, spent: pd.DataFrame, most: float, mode: str = "own") -> str:
+    """Returns one line on what a source is worth, from the table of `worth`; where the source is not above the floor, that it has no worth to state.
+
+    Args:
+        table: From `worth`.
+        counts: The numbers of pairs.
+        floor: What needs no knowledge of the program.
+        spent: From `costs`.
+        most: The accuracy of the most pairs, without which "more than the most" says little.
+        mode: Way of answering.
+    """
     line = table[table["mode"] == mode].iloc[0]
     behind = f"n = {line['n']} answers over {line['n_programs']} programs, {line['n_seeds']} seed{'' if line['n_seeds'] == 1 else 's'}"
     level = f"source alone answers {100 * line['source']:.0f} % of calls of w/o IO programs in recall mode (floor {100 * floor:.0f} %)"
     if math.isnan(line["pairs"]):
         return f"{level}: not above the floor, so that it is worth no number of examples; {behind}"
-    return f"{level}: one source is worth {line['said']} I/O pairs answered directly, stage 1 not counted; {behind}"
+    different = spent.set_index("condition").loc[f"io_only({counts[-1]}, uniform)", "different pairs"]
+    return (f"{level}: one source is worth {line['said']} I/O pairs answered directly, stage 1 not counted; drawn with repeats, {counts[-1]} pairs are "
+            f"{different:.0f} different ones and answer {100 * most:.0f} %; {behind}")  # fmt: skip
 
 
 def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
@@ -140,30 +150,51 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
 
     Columns: condition; stage 1, stage 2 (documents trained on); different pairs (I/O pairs of a w/o IO program that differ, mean); tokens of
     a program (supervised tokens of what is shown of one w/o IO program, each different document once, templates not counted); tokens of
-    stage 1 (the same of all w/ IO programs); with stage 1 (tokens of a program, and its share of those of stage 1).
+    stage 1 (the same of all w/ IO programs); with stage 1 (tokens of a program, and its share of those of stage 1); weight in the loss (the
+    share of the last stage's supervised tokens that is about w/o IO programs).
     """
     from pbb_helpers.training import models
 
     count = models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
     dataset = plan.dataset(plan.seeds[0])
 
-    def documents(spec: StageSpec) -> int:
-        tokens = plan.budget.match == "tokens"
-        return len(build_stage(spec, dataset, plan.budget, count).examples) if tokens else plan.budget.documents(spec)
-
     shown = build_stage(condition(SOURCE).stages[0], dataset, plan.budget, count).examples
     first = sum(count(e.completion) for e in _distinct([e for e in shown if e.group == "with_io"]))
     n, lines = len(dataset.without_io), []
     for name in (SOURCE, *(f"io_only({k}, uniform)" for k in counts), f"io_alone({counts[-1]}, uniform)"):
         *before, last = condition(name).stages
+        trained_on = {spec: build_stage(spec, dataset, plan.budget, count).examples for spec in (*before, last)}
         inputs = drawn_pairs(last, dataset) if last.pairs else {}
         own = [str(p.run(x)) for p in dataset.without_io for x in set(inputs[p.name])] if inputs else [p.source for p in dataset.without_io]
         program, paid = sum(map(count, own)), first if before else 0
         lines.append({
-            "condition": name, "stage 1": sum(map(documents, before)), "stage 2": documents(last), "different pairs": len(own) / n if inputs else 0.0,
-            "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n,
+            "condition": name, "stage 1": sum(len(trained_on[spec]) for spec in before), "stage 2": len(trained_on[last]), "different pairs": len(own) / n if inputs else 0.0,
+            "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n, "weight in the loss": _share(trained_on[last], count),
         })  # fmt: skip
     return pd.DataFrame(lines)
+
+
+def weights(plan: Experiment) -> pd.DataFrame:
+    """Returns, with the first seed, what the last stage of each condition is about: equal documents are not equal weight.
+
+    Columns: condition, documents, supervised tokens, weight in the loss (the share of those tokens that is about w/o IO programs; the loss is a
+    mean over supervised tokens, and an output is shorter than a source).
+    """
+    from pbb_helpers.training import models
+
+    count = models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
+    dataset, lines = plan.dataset(plan.seeds[0]), []
+    for chosen in (condition(name) for name in plan.conditions):
+        if chosen.stages:
+            examples = build_stage(chosen.stages[-1], dataset, plan.budget, count).examples
+            lines.append({"condition": chosen.name, "documents": len(examples), "supervised tokens": sum(count(e.completion) for e in examples),
+                          "weight in the loss": _share(examples, count)})  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _share(examples: Sequence[Example], count: Callable[[str], int]) -> float:
+    tokens = {group: sum(count(e.completion) for e in examples if e.group == group) for group in ("with_io", "without_io")}
+    return tokens["without_io"] / sum(tokens.values())
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:
@@ -171,13 +202,14 @@ def _distinct(examples: Sequence[Example]) -> list[Example]:
     return list({(e.program, e.kind, e.input): e for e in examples}.values())
 
 
-def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int], mode: str = "own") -> str:
+def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int], *, beats_alone: bool, mode: str = "own") -> str:
     """Returns what is left of a source's worth when the data of stage 1 is counted, in words, in supervised tokens of different documents.
 
     Args:
         spent: From `costs`.
         table: From `worth`.
         counts: The numbers of pairs.
+        beats_alone: Whether the source is shown to be above pairs that take the budget of both stages: else stage 1 buys nothing.
     """
     costs_of = spent.set_index("condition")
     source, first = (float(costs_of.loc[SOURCE, column]) for column in ("tokens of a program", "tokens of stage 1"))
@@ -189,8 +221,11 @@ def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int],
         return f"{said} As the source is not above the floor, stage 1 is not paid back."
     if pairs < 0:
         return f"{said} As a source is worth less than {counts[0]} pairs, stage 1 is never paid back."
+    if not beats_alone:
+        return f"{said} As the source is not shown to beat pairs with the budget of both stages and no stage 1, no payback is claimed."
     beyond = math.isinf(pairs)
-    saved = min(pairs, counts[-1]) * pair - source
+    different = [float(costs_of.loc[f"io_only({k}, uniform)", "different pairs"]) for k in counts]
+    saved = float(np.interp(min(pairs, counts[-1]), counts, different)) * pair - source
     if saved <= 0:
         so_many = f"{counts[-1]}, the most that were tried," if beyond else in_words(pairs, counts)
         return f"{said} {so_many} pairs have no more tokens than one source: counted in tokens, no saving is shown."

@@ -93,9 +93,10 @@ def require_distributions(stages: Iterable[StageSpec], inputs: Iterable[Any]) ->
 def pairs(spec: StageSpec, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
     """Returns, by w/o IO program, the inputs of its I/O pairs, each drawn by itself: one that is likely may come twice, as in data.
 
-    They are the same with and without the source, and k of them are the first of more.
+    They are the same with and without the source, and k of them are the first of more. The distribution is one over all inputs: that some
+    are held out changes no proportion among the others.
     """
-    weights = distribution(spec.distribution, map(value, dataset.train_inputs)).over(dataset.train_inputs)
+    weights = distribution(spec.distribution, map(value, dataset.train_inputs + dataset.eval_inputs)).over(dataset.train_inputs)
     return {
         program.name: tuple(
             dataset.train_inputs[i]
