@@ -113,3 +113,22 @@ def test_the_curve_is_long_and_described() -> None:
     points = pretraining.curve(card)
     assert len(points) == 6 and points["accuracy"].max() == 0.9
     assert "At 2.0 million tokens: direct 50 %, cot 90 %, recall 80 %." in pretraining.curve_alt(points)
+
+
+def test_fresh_ciphers_are_asked_and_scored_by_letters(tiny_folder) -> None:
+    loaded = models.load(str(tiny_folder("llama", max_position_embeddings=1024)), device="cpu")
+    rows = pretraining.ask(loaded, n_programs=2, seed=1, kind="ciphers")
+    assert set(rows["family"]) == {"ciphers"} and len(rows) == 2 * 2 * 3 and rows["input"].str.match(r"'[A-Z]+', \d+$").all()
+    assert rows.groupby("length")["program"].nunique().tolist() == [2, 2] and not rows["correct"].any()
+    known = rows.assign(answer=rows["gold"].where(rows["mode"] == "cot", rows["gold"].str[:-1] + "!"))
+    table = pretraining.letters(known.assign(correct=known["answer"] == known["gold"])).set_index("mode")
+    sizes = rows.loc[rows["mode"] == "direct", "gold"].str.len()
+    assert (table.loc["cot", "letters"], table.loc["cot", "accuracy"]) == (1, 1)
+    assert table.loc["direct", "letters"] == pytest.approx((1 - 1 / sizes).mean()) and table.loc["direct", "accuracy"] == 0
+
+
+def test_a_family_counts_as_another_only_where_it_has_a_share() -> None:
+    cards = [
+        {"settings": {"mix": mix}} for mix in ({}, {"families": {"arithmetic": 1.0}}, {"families": {"arithmetic": 0.4, "ciphers": 0.6}})
+    ]
+    assert [pretraining.other_families(card) for card in cards] == [[], [], ["ciphers"]]

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pbb_helpers import notebook
-from pbb_helpers.analysis import reading
+from pbb_helpers.analysis import intervals, reading, robustness, statistics
 from pbb_helpers.data.corpus import Mix, documents
 from pbb_helpers.data.datasets import generator
 from pbb_helpers.data.documents import call_document, way_of_answering
@@ -122,40 +122,61 @@ def reads_words(card: Mapping[str, Any]) -> bool:
     return card["settings"]["mix"].get("language", 0) > 0
 
 
-def ask(loaded: Any, *, n_programs: int, seed: int, language: bool = False, progress: Any = None) -> pd.DataFrame:
+def other_families(card: Mapping[str, Any]) -> list[str]:
+    """Returns the families beside Random Arithmetic that a model was pretrained on."""
+    return [kind for kind, share in card["settings"]["mix"].get("families", {}).items() if share and kind != "arithmetic"]
+
+
+def ask(loaded: Any, *, n_programs: int, seed: int, language: bool = False, kind: str = "arithmetic", progress: Any = None) -> pd.DataFrame:
     """Returns rows of fresh programs of each length, asked once in each mode with the source in the prompt.
 
-    With `language` they are asked once more with the description in its place: condition "in_context_description".
+    With `language` they are asked once more with the description in its place: condition "in_context_description". Of another family than
+    arithmetic programs of one and two statements (or parts) are asked, as its documents have them.
     """
     from pbb_helpers.training import evaluate
 
     rows: list[dict[str, Any]] = []
     modes = [f"in_context_{words}{way}" for words in ("", "description_")[: 1 + language] for way in MODES]
-    names = draw_names(n_programs * len(LENGTHS), generator(seed, "fresh names"))
-    for i, length in enumerate(LENGTHS):
+    lengths = LENGTHS if kind == "arithmetic" else LENGTHS[:2]
+    names = draw_names(n_programs * len(lengths), generator(seed, "fresh names"))
+    for i, length in enumerate(lengths):
         draws = generator(seed, f"fresh programs {length}")
-        programs = family("arithmetic", min_statements=length, max_statements=length).draw(
-            names[i * n_programs : (i + 1) * n_programs], draws
-        )
-        inputs = draws.integers(0, 50, size=n_programs)
+        drawn_from = family(kind, min_statements=length, max_statements=length)
+        programs = drawn_from.draw(names[i * n_programs : (i + 1) * n_programs], draws)
+        valid = drawn_from.inputs()
+        inputs = [valid[place] for place in draws.integers(0, len(valid), size=n_programs)]
         for mode in modes:
             way, shown = way_of_answering(mode)
             condition = "in_context_description" if shown == "description" else "in_context"
             asked = [
-                call_document(p, "without_io", mode, int(x), k % 20, phrasing=k)
-                for k, (p, x) in enumerate(zip(programs, inputs, strict=True))
+                call_document(p, "without_io", mode, x, k % 20, phrasing=k) for k, (p, x) in enumerate(zip(programs, inputs, strict=True))
             ]
             rows += [row | {"mode": way, "condition": condition} for row in evaluate.evaluate(loaded, loaded.model, asked)]
             if progress is not None:
-                progress.update(len(rows), total=n_programs * len(LENGTHS) * len(modes), note=f"{length} statements, {mode}")
+                progress.update(len(rows), total=n_programs * len(lengths) * len(modes), note=f"{length} statements, {mode}")
     common = {
         "run": loaded.key[:16],
         "model": loaded.name,
-        "family": "arithmetic",
+        "family": kind,
         "seed": seed,
         "stage": "untuned",
     }
     return pd.DataFrame([common | row for row in rows])
+
+
+def letters(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns, for each mode, the share of answers and of letters (digits) that are right, with its 95 % interval over programs.
+
+    Columns: mode, n, accuracy, letters, low, high (of letters).
+    """
+    frame = statistics.prepare(robustness.with_values(rows))
+    lines = []
+    for mode, cell in frame.groupby("mode", sort=False):
+        totals, counts, _ = statistics.per_program(cell, "letters")
+        interval = intervals.cluster_bootstrap(totals, counts, n_boot=2000, seed=0)
+        lines.append({"mode": mode, "n": len(cell), "accuracy": cell["score"].mean(), "letters": cell["letters"].mean(),
+                      "low": interval.low, "high": interval.high})  # fmt: skip
+    return pd.DataFrame(lines)
 
 
 def answers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
