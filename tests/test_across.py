@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbb_helpers.analysis import findings, statistics
+from pbb_helpers.analysis import findings
 from pbb_helpers.experiments import across, experiment, profiles
 from pbb_helpers.figures import plots_across
 from pbb_helpers.programs import UsageError
+from pbb_helpers.training.model_files import shipped
 from pbb_helpers.training.recipes import LADDER
 
 MODELS = ("one", "other")
@@ -123,7 +124,7 @@ def test_models_share_an_experiment(shipped_like, tmp_path, monkeypatch) -> None
 
 def test_a_model_of_the_ladder_that_is_not_made_says_how(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PBB_RUNS", str(tmp_path))
-    name = next(name for name in reversed(LADDER) if name not in statistics.UNTRAINED)
+    name = next(name for name in reversed(LADDER) if name not in shipped())
     with pytest.raises(UsageError, match=f"model '{name}' does not ship and is not made yet; make it with: pbb pretrain --name {name}"):
         profiles.experiments({"profile": "smoke", "models": [name]}, profiles.PROFILES, {})
 
@@ -144,3 +145,24 @@ def test_experiments_that_share_the_processes_give_what_each_gives_alone(tmp_pat
         pd.testing.assert_frame_equal(
             together[number].metrics.drop(columns="seconds", errors="ignore"), alone.metrics.drop(columns="seconds", errors="ignore")
         )
+
+
+def test_repeated_layers_are_an_experiment_of_their_own() -> None:
+    values = {"profile": "smoke", "model": "pbb-small", "conditions": ["base"], "seeds": [3], "n_with_io": 8}
+    plan, names = profiles.repeated({**values, "repeated": ["pbb-xs", "pbb-s"]})
+    assert names == ("pbb-xs", "pbb-s") and plan.conditions == profiles.REPEATED and (plan.seeds, plan.n_with_io) == ((3,), 8)
+    assert profiles.repeated({**values, "repeated": []})[1] == ()
+    with pytest.raises(UsageError, match="each once"):
+        profiles.repeated({**values, "repeated": ["pbb-s", "pbb-s"]})
+    with pytest.raises(UsageError, match="repeated"):
+        profiles.repeated({**values, "repeated": "pbb-s"})
+
+
+def test_a_claim_along_an_axis_is_of_one_condition(rows: pd.DataFrame) -> None:
+    table = across.results(rows)
+    for condition, mode, effect in (("proactive", "recall", 0.25), ("description", "recall_description", -0.25)):
+        claim = findings.Prediction("one beats other", "one", "other", mode, "above")
+        found = across.claims_along([claim], rows, "model", table=table, floors=pd.DataFrame(), condition=condition).iloc[0]
+        assert found["effect"] == pytest.approx(effect) and found["n"] == 40
+        never = across.claims_along([claim._replace(a="third")], rows, "model", table=table, floors=pd.DataFrame(), condition=condition)
+        assert never["verdict"].tolist() == ["not run"]
