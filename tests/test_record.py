@@ -19,8 +19,7 @@ RECORDED = sorted(path.parent for path in (ROOT / "figures").glob("*/run.json"))
 
 WITHOUT_RECORD = {
     "explore",  # it has no question of its own: what it shows are the runs that lie on this machine
-    "06_io_distribution",  # not run beyond smoke yet
-    "07_sample_efficiency",  # the same
+    "07_sample_efficiency",  # not run beyond smoke yet
 }
 
 
