@@ -19,7 +19,6 @@ RECORDED = sorted(path.parent for path in (ROOT / "figures").glob("*/run.json"))
 
 WITHOUT_RECORD = {
     "explore",  # it has no question of its own: what it shows are the runs that lie on this machine
-    "07_sample_efficiency",  # not run beyond smoke yet
 }
 
 
