@@ -117,7 +117,7 @@ def test_the_curve_is_long_and_described() -> None:
 
 def test_fresh_ciphers_are_asked_and_scored_by_letters(tiny_folder) -> None:
     loaded = models.load(str(tiny_folder("llama", max_position_embeddings=1024)), device="cpu")
-    rows = pretraining.ask(loaded, n_programs=2, seed=1, kind="ciphers")
+    rows = pretraining.ask(loaded, n_programs=2, seed=1, kind="ciphers", lengths=(1, 2))
     assert set(rows["family"]) == {"ciphers"} and len(rows) == 2 * 2 * 3 and rows["input"].str.match(r"'[A-Z]+', \d+$").all()
     assert rows.groupby("length")["program"].nunique().tolist() == [2, 2] and not rows["correct"].any()
     known = rows.assign(answer=rows["gold"].where(rows["mode"] == "cot", rows["gold"].str[:-1] + "!"))

@@ -153,9 +153,7 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
     stage 1 (the same of all w/ IO programs); with stage 1 (tokens of a program, and its share of those of stage 1); weight in the loss (the
     share of the last stage's supervised tokens that is about w/o IO programs).
     """
-    from pbb_helpers.training import models
-
-    count = models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
+    count = _counter(plan)
     dataset = plan.dataset(plan.seeds[0])
 
     shown = build_stage(condition(SOURCE).stages[0], dataset, plan.budget, count).examples
@@ -180,9 +178,7 @@ def weights(plan: Experiment) -> pd.DataFrame:
     Columns: condition, documents, supervised tokens, weight in the loss (the share of those tokens that is about w/o IO programs; the loss is a
     mean over supervised tokens, and an output is shorter than a source).
     """
-    from pbb_helpers.training import models
-
-    count = models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
+    count = _counter(plan)
     dataset, lines = plan.dataset(plan.seeds[0]), []
     for chosen in (condition(name) for name in plan.conditions):
         if chosen.stages:
@@ -190,6 +186,12 @@ def weights(plan: Experiment) -> pd.DataFrame:
             lines.append({"condition": chosen.name, "documents": len(examples), "supervised tokens": sum(count(e.completion) for e in examples),
                           "weight in the loss": _share(examples, count)})  # fmt: skip
     return pd.DataFrame(lines)
+
+
+def _counter(plan: Experiment) -> Callable[[str], int]:
+    from pbb_helpers.training import models
+
+    return models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
 
 
 def _share(examples: Sequence[Example], count: Callable[[str], int]) -> float:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from pbb_helpers.data.datasets import generator
 from pbb_helpers.data.documents import MODES, call_document, source_document
 from pbb_helpers.data.plan import Experiment
+
+
+def facts(said: Mapping[str, Any]) -> pd.DataFrame:
+    """Returns facts by their names as a table of two columns."""
+    return pd.DataFrame({"": list(said), "value": [str(value) for value in said.values()]})
 
 
 def one_program(experiment: Experiment, *, seed: int | None = None, index: int = 0) -> str:

@@ -69,47 +69,44 @@ def _writes_letters(program: Program) -> None:
             raise UsageError(f"{program.name}({text!r}, {shift}) gives {written!r}; a cipher writes the capitals A to Z")
 
 
-def _python(text: str, example: str) -> list[str]:
-    """Returns the lines of a source in the layout that ours have."""
+def _function(text: str, arguments: str, example: str) -> tuple[str, list[str]]:
+    """Returns the name of the function that a source begins with, and its lines in the layout that ours have; what is in it is not looked at yet."""
     if len(text) > LONGEST:
         raise UsageError(f"a source of {len(text):,} characters; at most {LONGEST:,} are read")
     try:
-        return ast.unparse(ast.parse(text)).splitlines()
+        lines = ast.unparse(ast.parse(text)).splitlines()
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"this is no Python ({getattr(error, 'msg', error)}); write for example {example!r}") from None
+    head = re.fullmatch(rf"def ([A-Za-z]\w*)\({arguments}\):", lines[0], re.ASCII) if lines else None
+    if not head or head[1] in BUILTINS:
+        of = arguments.replace(",", " and")
+        raise UsageError(
+            f"a source begins with {(lines or [''])[0]!r}; give one function of {of} under a name of its own, such as {example!r}"
+        )
+    return head[1], lines
 
 
 def _ciphers(text: str) -> Program:
-    lines = _python(text, CIPHER_EXAMPLE)
-    head = re.fullmatch(r"def ([A-Za-z]\w*)\(t, k\):", lines[0], re.ASCII) if lines else None
-    if not head or head[1] in BUILTINS:
-        raise UsageError(
-            f"a source begins with {(lines or [''])[0]!r}; give one function of t and k under a name of its own, such as {CIPHER_EXAMPLE!r}"
-        )
+    name, lines = _function(text, "t, k", CIPHER_EXAMPLE)
     source = "\n".join(lines)
     # Words exist for the lines of a cipher and for no others, and only a cipher can be read back from them.
     words = cipher_words.describe(source, lambda phrases: phrases[0])
     if (source, len(words)) not in cipher_words.read(words):
         raise UsageError(
-            f"the lines of {head[1]} are a cipher's, but not in its order: changes of the text, s = '', the loop, what is done to each letter, "
+            f"the lines of {name} are a cipher's, but not in its order: changes of the text, s = '', the loop, what is done to each letter, "
             f"return; such as {CIPHER_EXAMPLE!r}"
         )
     parts = [line for line in map(str.strip, lines[1:]) if not line.startswith(IDLE) or line.startswith("return ") and line != "return s"]
-    return Program(head[1], "ciphers", source, len(parts))
+    return Program(name, "ciphers", source, len(parts))
 
 
 def _arithmetic(text: str) -> Program:
-    lines = _python(text, EXAMPLE)
-    head = re.fullmatch(r"def ([A-Za-z]\w*)\(x\):", lines[0], re.ASCII) if lines else None
-    if not head or head[1] in BUILTINS:
-        raise UsageError(
-            f"a source begins with {(lines or [''])[0]!r}; give one function of x under a name of its own, such as {EXAMPLE!r}"
-        )
+    name, lines = _function(text, "x", EXAMPLE)
     if lines[-1] != f"{INDENT}return x" or len(lines) < 3:
         raise UsageError(f"a source ends with {lines[-1].strip()!r}; give statements and then 'return x', such as {EXAMPLE!r}")
     rest = iter(lines[1:-1])
     length = sum(1 for line in rest if _statement(line, rest))
-    return Program(head[1], "arithmetic", "\n".join(lines), length)
+    return Program(name, "arithmetic", "\n".join(lines), length)
 
 
 def _statement(line: str, rest: Iterator[str]) -> bool:

@@ -17,6 +17,7 @@ from pbb_helpers.data.documents import way_of_answering
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.experiments import experiment
 from pbb_helpers.experiments.experiment import Results
+from pbb_helpers.experiments.questions import modes_of
 from pbb_helpers.programs import UsageError
 
 IN_CODE = {"direct": "direct", "cot": "cot", "recall": "recall", "source": "source"}
@@ -42,8 +43,15 @@ def run_along(
     processes: int | None = None,
     progress: Any = None,
 ) -> Results:
-    """Returns what `experiment.run` gives for each of the plans, in one table each, their keys in `column`; the floors are those of the last."""
+    """Returns what `experiment.run` gives for each of the plans, in one table each, their keys in `column`; the floors are those of the last.
+
+    Raises:
+        UsageError: A cell of a plan has no answers, or not those that it was asked for.
+    """
     found = experiment.run_each(list(plans.values()), root, names=names, processes=processes, progress=progress)
+    for each, plan in zip(found, plans.values(), strict=True):
+        modes = {name: modes_of(name) for name in plan.conditions}
+        statistics.require_complete(each.rows, conditions=plan.conditions, seeds=plan.seeds, modes=modes, groups=["without_io", "with_io"])
     rows, metrics = (
         pd.concat([getattr(each, kind).assign(**{column: value}) for each, value in zip(found, plans, strict=True)], ignore_index=True)
         for kind in ("rows", "metrics")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pbb_helpers.analysis import reading
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.compositions import KINDS, SHOWN, kind
@@ -60,7 +61,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
 
 def table(experiment: Experiment) -> pd.DataFrame:
     """Returns the same as a table of two columns."""
-    return pd.DataFrame({"": list(facts(experiment)), "value": [str(value) for value in facts(experiment).values()]})
+    return reading.facts(facts(experiment))
 
 
 def drawn(experiment: Experiment) -> pd.DataFrame:

@@ -67,8 +67,8 @@ PAIRS = {
 }
 """I/O pairs of each w/o IO program in notebook 06. Of ciphers half of what stage 2 has room for, which source and pairs side by side fill; of numbers, with
 35 inputs to train on, so few that a skewed and an even draw are not nearly the same pairs."""
-SHIFTS_ASKED = {"smoke": 5, "quick": 25, "full": 25}
-"""At how many shifts notebook 06 asks each cipher: every one, but in smoke."""
+ASKED = {("smoke", "ciphers"): 5, ("quick", "ciphers"): 25, ("full", "ciphers"): 25}
+"""Questions on each program in notebook 06 where they are not those of the profile: each cipher at every shift, but in smoke."""
 CURVE = {
     ("smoke", "ciphers"): (1, 2, 4),
     ("smoke", "arithmetic"): (1, 2, 4),
@@ -99,7 +99,7 @@ def robustness_plan(values: Mapping[str, Any]) -> tuple[Experiment, Arms]:
     pairs, skewed = PAIRS[profile, kind] if own.pairs is None else own.pairs, own.distribution or SKEWED[kind]
     arms = Arms(f"io_only({pairs}, {skewed})", f"io_only({pairs}, uniform)", f"source_and_io({pairs}, {skewed})")
     base = PROFILES[profile][kind]
-    base = replace(base, inputs_per_program=SHIFTS_ASKED[profile]) if kind == "ciphers" else base
+    base = replace(base, inputs_per_program=ASKED.get((profile, kind), base.inputs_per_program))
     return _experiment(values, base, ("in_context", "proactive", *arms)), arms
 
 

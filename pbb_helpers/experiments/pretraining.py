@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
              "shape": f"{_architecture(settings)}, hidden {settings['hidden']}, {settings['layers']} layers, MLP {settings['intermediate']}, tied embeddings",
              "steps": f"{settings['steps']:,} of {settings['batch_size']} documents, learning rate {settings['lr']:g}",
              "mix": json.dumps(settings["mix"])}  # fmt: skip
-    return pd.DataFrame({"": list(lines), "value": [str(value) for value in lines.values()]})
+    return reading.facts(lines)
 
 
 def curve(card: Mapping[str, Any]) -> pd.DataFrame:
@@ -127,17 +127,16 @@ def other_families(card: Mapping[str, Any]) -> list[str]:
     return [kind for kind, share in card["settings"]["mix"].get("families", {}).items() if share and kind != "arithmetic"]
 
 
-def ask(loaded: Any, *, n_programs: int, seed: int, language: bool = False, kind: str = "arithmetic", progress: Any = None) -> pd.DataFrame:
+def ask(loaded: Any, *, n_programs: int, seed: int, language: bool = False, kind: str = "arithmetic", lengths: Sequence[int] = LENGTHS,
+        progress: Any = None) -> pd.DataFrame:  # fmt: skip
     """Returns rows of fresh programs of each length, asked once in each mode with the source in the prompt.
 
-    With `language` they are asked once more with the description in its place: condition "in_context_description". Of another family than
-    arithmetic programs of one and two statements (or parts) are asked, as its documents have them.
+    With `language` they are asked once more with the description in its place: condition "in_context_description".
     """
     from pbb_helpers.training import evaluate
 
     rows: list[dict[str, Any]] = []
     modes = [f"in_context_{words}{way}" for words in ("", "description_")[: 1 + language] for way in MODES]
-    lengths = LENGTHS if kind == "arithmetic" else LENGTHS[:2]
     names = draw_names(n_programs * len(lengths), generator(seed, "fresh names"))
     for i, length in enumerate(lengths):
         draws = generator(seed, f"fresh programs {length}")

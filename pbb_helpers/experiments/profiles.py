@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from pbb_helpers.analysis import reading
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.conditions import CONDITIONS, condition
@@ -168,7 +169,7 @@ def experiments(
     return replace(plans[0], budget=replace(plans[0].budget, match=given.match)), names
 
 
-def repeated(values: Mapping[str, Any]) -> tuple[Experiment, tuple[str, ...]]:
+def repeated(values: Mapping[str, Any]) -> tuple[Experiment | None, tuple[str, ...]]:
     """Returns the experiment of notebook 03 on models that differ in how often their layers run, and those models; none for `repeated = []`.
 
     It has the sizes that the notebook's own experiment is given, conditions of its own, and no other model than those.
@@ -178,7 +179,7 @@ def repeated(values: Mapping[str, Any]) -> tuple[Experiment, tuple[str, ...]]:
     """
     names = parameters({"repeated": list[str] | None}, values).repeated
     if names == []:
-        return REPEATED_PROFILES["smoke"], ()
+        return None, ()
     return experiments({**values, "conditions": None, "models": names}, REPEATED_PROFILES, REPEATED_MODELS)
 
 
@@ -230,8 +231,7 @@ def facts(experiment: Experiment, models: Sequence[str] = ()) -> dict[str, Any]:
 
 def table(experiment: Experiment, models: Sequence[str] = ()) -> pd.DataFrame:
     """Returns the same as a table of two columns."""
-    said = facts(experiment, models)
-    return pd.DataFrame({"": list(said), "value": [str(value) for value in said.values()]})
+    return reading.facts(facts(experiment, models))
 
 
 def _mix(spec: StageSpec) -> str:

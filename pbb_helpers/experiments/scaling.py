@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 
-from pbb_helpers.analysis import findings, statistics
+from pbb_helpers.analysis import findings, reading, statistics
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.experiments import across, profiles
@@ -103,8 +103,7 @@ def facts(scaling: Scaling) -> dict[str, Any]:
 
 def table(scaling: Scaling) -> pd.DataFrame:
     """Returns the same as a table of two columns."""
-    said = facts(scaling)
-    return pd.DataFrame({"": list(said), "value": [str(value) for value in said.values()]})
+    return reading.facts(facts(scaling))
 
 
 def sizes(names: Iterable[str], *, trust_remote_code: bool = False) -> dict[str, int]:

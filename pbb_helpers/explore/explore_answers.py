@@ -9,12 +9,12 @@ import ipywidgets as widgets
 import pandas as pd
 
 from pbb_helpers.analysis.labels import in_order, label
-from pbb_helpers.data.documents import chain_of_thought, way_of_answering
+from pbb_helpers.analysis.traces import TRACED
+from pbb_helpers.data.documents import execution, way_of_answering
 from pbb_helpers.explore import explore_html as html
 from pbb_helpers.explore import past_runs
 from pbb_helpers.explore.explore_session import ANY, Panel, Session, dropdown, offer, output, row, search, show
 from pbb_helpers.explore.past_runs import VERDICTS, Answers
-from pbb_helpers.programs import written
 from pbb_helpers.running.run_record import RunResult
 
 FILTERS = {"condition": "Condition", "group": "Programs", "mode": "Mode", "seed": "Seed", "length": "Statements"}
@@ -114,11 +114,10 @@ class AnswersPanel(Panel):
 
 
 def _title(line: pd.Series) -> str:
-    call = f"{line['program']}({written(line['input'])})" if line["input"] is not None else line["program"]
     said = "nothing that can be parsed" if line["answer"] is None else line["answer"]
     verdict = "right" if line["correct"] else "wrong"
     told = "" if line["mode"] in ("source", "description") else f": {said}, gold {line['gold']}"
-    return f"{call}, {label(line['mode'])}, {label(line['condition'])}, seed {line['seed']}, {verdict}{told}"[:160]
+    return f"{html.call(line)}, {label(line['mode'])}, {label(line['condition'])}, seed {line['seed']}, {verdict}{told}"[:160]
 
 
 def _truth(line: Mapping[str, Any], program: Any) -> str | None:
@@ -126,7 +125,6 @@ def _truth(line: Mapping[str, Any], program: Any) -> str | None:
     way, _ = way_of_answering(line["mode"])
     if way in ("direct", "source", "description"):
         return line["gold"]
-    if program is None or line["input"] is None:
+    if program is None or line["input"] is None or way not in TRACED:
         return None
-    steps = chain_of_thought(program, line["input"])
-    return f"{program.source}\n{steps}" if way == "recall" else steps if way == "cot" else None
+    return execution(program, line["input"], way)

@@ -127,6 +127,11 @@ def marked(generated: str, wrong: int | None) -> str:
     return f"<pre>{''.join(shown).rstrip()}</pre>"
 
 
+def call(row: Mapping[str, Any] | pd.Series) -> str:
+    """Returns what an answer is about: the program, with its input where it has one."""
+    return f"{row['program']}({written(row['input'])})" if row["input"] is not None else row["program"]
+
+
 def answer(row: Mapping[str, Any], truth: str | None, error: str, wrong: int | None) -> str:
     """Returns one generated answer beside what would have been right.
 
@@ -136,9 +141,8 @@ def answer(row: Mapping[str, Any], truth: str | None, error: str, wrong: int | N
         error: What the answer is, from `past_runs.first_wrong`.
         wrong: The index of its first wrong line.
     """
-    call = f"{row['program']}({written(row['input'])})" if row["input"] is not None else row["program"]
     facts = (
-        ("asked for", f"{call}, {label(row['mode'])}"),
+        ("asked for", f"{call(row)}, {label(row['mode'])}"),
         ("of", f"{label(row['condition'])}, {label(row['group'])} programs, seed {row['seed']}"),
         ("gold", row["gold"] if "\n" not in row["gold"] else "the source"),
         ("parsed", "–" if row["answer"] is None else row["answer"] if "\n" not in row["answer"] else "a source"),

@@ -155,10 +155,10 @@ def first_wrong(program: Program | None, x: Any, mode: str, generated: str, gold
     A line after the last one of `generated` says that it stopped early. Without a program only the answer itself is judged, not its steps.
     """
     way, _ = way_of_answering(mode)
-    if way in TRACED and program is not None and x is not None and not family_of(program).line_a_step:
-        true = execution(program, x, way)
-        return ("right", None) if generated.rstrip() == true.rstrip() else ("wrong line", _differs(generated, true))
     if way in TRACED and program is not None and x is not None:
+        if not family_of(program).line_a_step:
+            true = execution(program, x, way)
+            return ("right", None) if generated.rstrip() == true.rstrip() else ("wrong line", _differs(generated, true))
         error, line, _ = first_error(program, x, way, generated)
         if error == "wrong source":
             return error, _differs(generated, program.source)

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from pbb_helpers import notebook
+from pbb_helpers.analysis import reading
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.datasets import draw_dataset
 from pbb_helpers.data.settings import Stage
@@ -74,7 +75,7 @@ class Plan:
             "large model": f"{self.large.name}: hidden {self.large.hidden}, {self.large.layers} layers, random weights; {self.short} steps, as on the axes", "questions": f"{self.questions} programs, source in the prompt, 3 modes",
             "arms that are missing here": "; ".join(f"{m.name}: {m.why}" for m in missing()) or "none",
         }  # fmt: skip
-        return pd.DataFrame({"": list(facts), "value": [str(value) for value in facts.values()]})
+        return reading.facts(facts)
 
 
 _TINY = PretrainSettings(name="tiny", hidden=32, layers=1, intermediate=64)
