@@ -147,15 +147,23 @@ def test_experiments_that_share_the_processes_give_what_each_gives_alone(tmp_pat
         )
 
 
-def test_repeated_layers_are_an_experiment_of_their_own() -> None:
-    values = {"profile": "smoke", "model": "pbb-small", "conditions": ["base"], "seeds": [3], "n_with_io": 8}
-    plan, names = profiles.repeated({**values, "repeated": ["pbb-xs", "pbb-s"]})
-    assert names == ("pbb-xs", "pbb-s") and plan.conditions == profiles.REPEATED and (plan.seeds, plan.n_with_io) == ((3,), 8)
-    assert profiles.repeated({**values, "repeated": []})[1] == ()
+@pytest.mark.parametrize(
+    ("parameter", "conditions", "models"),
+    [("repeated", profiles.REPEATED, ("pbb-once", "pbb-twice")), ("sizes", profiles.SIZES, ("pbb-xs", "pbb-s"))],
+)
+def test_further_models_are_an_experiment_of_their_own(parameter: str, conditions: tuple[str, ...], models: tuple[str, ...]) -> None:
+    values = {"profile": "quick", "model": "pbb-small", "conditions": ["base"], "seeds": [3], "n_with_io": 8}
+    further = getattr(profiles, parameter)
+    plan, names = further({**values, parameter: ["pbb-xs", "pbb-m"]})
+    assert names == ("pbb-xs", "pbb-m") and plan.conditions == conditions and (plan.seeds, plan.n_with_io) == ((3,), 8)
+    assert further({**values, parameter: None})[1] == models
+    assert further({**values, parameter: []}) == (None, ())
     with pytest.raises(UsageError, match="each once"):
-        profiles.repeated({**values, "repeated": ["pbb-s", "pbb-s"]})
-    with pytest.raises(UsageError, match="repeated"):
-        profiles.repeated({**values, "repeated": "pbb-s"})
+        further({**values, parameter: ["pbb-s", "pbb-s"]})
+    with pytest.raises(UsageError, match=parameter):
+        further({**values, parameter: "pbb-s"})
+    with pytest.raises(UsageError, match="pbb-q"):
+        further({**values, parameter: ["pbb-q"]})
 
 
 def test_a_claim_along_an_axis_is_of_one_condition(rows: pd.DataFrame) -> None:

@@ -43,6 +43,14 @@ CURRICULA_PROFILES = {
     "quick": replace(QUICK, conditions=CURRICULA, seeds=FULL.seeds),
     "full": replace(FULL, conditions=ALL_CURRICULA),
 }
+SIZES = ("in_context", "proactive", "mixture")
+SIZES_PROFILES = {
+    "smoke": replace(PROFILES["smoke"], conditions=SIZES),
+    "quick": replace(QUICK, conditions=SIZES, seeds=FULL.seeds),
+    "full": replace(FULL, conditions=(*SIZES, "retroactive_sft", "early(0.75)")),
+}
+SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-xs", "pbb-s"), "full": ("pbb-xs", "pbb-s", "pbb-m")}
+"""One recipe in several sizes: whether what the order does to the notebook's own model holds for others."""
 FORWARD = ("base", "in_context", "answers_only", "stage1_only", "proactive", "mixture")
 FORWARD_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=FORWARD),
@@ -169,18 +177,30 @@ def experiments(
     return replace(plans[0], budget=replace(plans[0].budget, match=given.match)), names
 
 
-def repeated(values: Mapping[str, Any]) -> tuple[Experiment | None, tuple[str, ...]]:
-    """Returns the experiment of notebook 03 on models that differ in how often their layers run, and those models; none for `repeated = []`.
+def beside(
+    values: Mapping[str, Any], parameter: str, profiles: Mapping[str, Experiment], models: Mapping[str, tuple[str, ...]]
+) -> tuple[Experiment | None, tuple[str, ...]]:
+    """Returns the experiment that a notebook runs on further models, beside its own, and those models; none where `parameter` is an empty list.
 
-    It has the sizes that the notebook's own experiment is given, conditions of its own, and no other model than those.
+    It has the sizes that the notebook's own experiment is given, the conditions of `profiles`, and no other model than those.
 
     Raises:
         UsageError: A parameter is not valid.
     """
-    names = parameters({"repeated": list[str] | None}, values).repeated
+    names = getattr(parameters({parameter: list[str] | None}, values), parameter)
     if names == []:
         return None, ()
-    return experiments({**values, "conditions": None, "models": names}, REPEATED_PROFILES, REPEATED_MODELS)
+    return experiments({**values, "conditions": None, "models": names}, profiles, models)
+
+
+def repeated(values: Mapping[str, Any]) -> tuple[Experiment | None, tuple[str, ...]]:
+    """Returns `beside` for notebook 03: models that differ in how often their layers run."""
+    return beside(values, "repeated", REPEATED_PROFILES, REPEATED_MODELS)
+
+
+def sizes(values: Mapping[str, Any]) -> tuple[Experiment | None, tuple[str, ...]]:
+    """Returns `beside` for notebook 08: models of other sizes."""
+    return beside(values, "sizes", SIZES_PROFILES, SIZES_MODELS)
 
 
 def _place(name: str) -> tuple[int, str, float]:
