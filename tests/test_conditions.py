@@ -35,7 +35,18 @@ from pbb_helpers.programs import Program, UsageError, behaviour, family
 from pbb_helpers.training.store import Store
 
 BUDGET = Budget(TrainSettings(batch_size=16), TrainSettings(batch_size=16, lr=1e-3), stage1_steps=12, stage2_steps=6)
-VARIANTS = ("early(0)", "early(0.4)", "early(1)", "replay(0)", "replay(0.3)", "stage2(0.5)", "stage2(2)", "templates(1)", "templates(5)")
+VARIANTS = (
+    "early(0)",
+    "early(0.4)",
+    "early(1)",
+    "replay(0)",
+    "replay(0.3)",
+    "stage2(0.5)",
+    "stage2(2)",
+    "rate2(2)",
+    "templates(1)",
+    "templates(5)",
+)
 STAGES = [(name, i) for name in (*CONDITIONS, *VARIANTS) for i in range(len(condition(name).stages))]
 
 
@@ -370,20 +381,21 @@ def test_a_second_stage_takes_the_settings_of_a_second_stage():
 
 def test_knobs_change_one_thing():
     plain = in_order_of_training("proactive")
-    for name in ("replay(0.3)", "stage2(2)"):
+    for name in ("replay(0.3)", "stage2(2)", "rate2(2)"):
         assert in_order_of_training(name)[0] == plain[0] and condition(name).stages[0] == condition("proactive").stages[0], (
             "stage 1 is shared"
         )
     shares = {name: [e.group for e in built(name, 1)[0].examples].count("replay") for name in ("replay(0)", "proactive", "replay(0.3)")}
     assert list(shares.values()) == [0, round(0.1 * 96), round(0.3 * 96)]
     assert [in_order_of_training(name)[1].total() for name in ("stage2(0.5)", "stage2(2)")] == [48, 192]
+    assert in_order_of_training("rate2(2)") == plain and built("rate2(2)", 1)[0].settings.lr == 2 * BUDGET.stage2.lr
     few = [e for stage in in_order_of_training("templates(1)") for e in stage if e.group != "replay"]
     stem = {e.prompt.replace(e.program, "NAME").replace(f"({e.input})", "(X)") for e in few}
     assert len({text for text in stem}) == 4, "one phrasing for the source, and one for calls in three modes"
 
 
 @pytest.mark.parametrize(
-    "name", ["early(1.5)", "replay(1)", "templates(0)", "templates(2.5)", "templates(21)", "stage2(0)", "erly(0.5)", "early()"]
+    "name", ["early(1.5)", "replay(1)", "templates(0)", "templates(2.5)", "templates(21)", "stage2(0)", "rate2(0)", "erly(0.5)", "early()"]
 )
 def test_a_knob_out_of_range_or_misspelt_is_one_line(name):
     with pytest.raises(UsageError, match=r"out of range; give|give a whole number|did you mean|unknown condition"):

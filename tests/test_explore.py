@@ -329,7 +329,7 @@ TRUE = "x = 4 + 3 = 7\nreturn 7"
     ("cot", TRUE, ("right", None)), ("in_context_cot", TRUE, ("right", None)), ("cot", "x = 4 + 3 = 8\nreturn 8", ("wrong arithmetic", 0)),
     ("cot", "x = 4 + 3 = 7\nreturn 8", ("wrong state", 1)), ("cot", "x = 4 + 3 = 7", ("stopped early", 1)),
     ("recall", f"{EXAMPLE}\n{TRUE}", ("right", None)), ("recall", f"{EXAMPLE}\nx = 4 - 3 = 1\nreturn 1", ("wrong operation", 3)),
-    ("recall", EXAMPLE.replace("3", "4") + f"\n{TRUE}", ("wrong source", 1)), ("recall", "", ("wrong source", 0)),
+    ("recall", EXAMPLE.replace("3", "4") + f"\n{TRUE}", ("source not written first", 1)), ("recall", "", ("source not written first", 0)),
     ("direct", "7", ("right", None)), ("direct", "8", ("wrong answer", 0)), ("source", EXAMPLE, ("right", None)),
     ("source", EXAMPLE.replace("return x", "return 7"), ("wrong source", 2)), ("source", EXAMPLE + "\nreturn x", ("wrong source", 3)),
 ])  # fmt: skip

@@ -12,9 +12,9 @@ from pbb_helpers.programs import UsageError
 from pbb_helpers.training import models
 
 
-def rows(condition: str, right: int, n: int = 60, mode: str = "recall") -> pd.DataFrame:
+def rows(condition: str, right: int, n: int = 60, mode: str = "recall", seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame([
-        {"condition": condition, "mode": mode, "group": "without_io", "seed": 0, "program": f"p{i}", "input": 3, "length": 1 + i % 4,
+        {"condition": condition, "mode": mode, "group": "without_io", "seed": seed, "program": f"p{i}", "input": 3, "length": 1 + i % 4,
          "prompt": f"p{i}(3)", "generated": "return 4", "answer": "4", "gold": "4" if i < right else "5", "correct": i < right, "parsed_ok": True}
         for i in range(n)
     ])  # fmt: skip
@@ -55,7 +55,13 @@ def test_predictions_stand_beside_what_came_out() -> None:
     assert outcome["found"].to_dict() == {
         "more": "above", "less": "below", "same": "no difference shown", "floor": "above", "low floor": "no difference shown", "absent": "not run"
     }  # fmt: skip
-    assert outcome["came true"].to_dict() == {"more": "yes", "less": "no", "same": "yes", "floor": "yes", "low floor": "no", "absent": "-"}
+    assert outcome["came true"].to_dict() == {"more": "yes", "less": "no", "same": "open", "floor": "yes", "low floor": "no", "absent": "-"}
+    for seeds, verdict in ((("0", 0.6), ("1", 0.95)), "seeds disagree"), ((("0", 0.6), ("1", 0.7)), "above"):
+        two = pd.concat([rows("proactive", right, seed=seed) for seed, right in ((0, 45), (1, 55))])
+        own = pd.DataFrame([{"seed": seed, "floor": "best constant", "n": 60, "accuracy": share} for seed, share in seeds])
+        own = pd.concat([own, pd.DataFrame([{"seed": "all", "floor": "best constant", "n": 120, "accuracy": 0.6}])])
+        found = findings.claims(PREDICTIONS[3:4], two, floors=own, table=statistics.results(two))
+        assert found["verdict"].tolist() == [verdict], seeds
     numbers = claims.set_index("claim")
     assert numbers.loc["floor", ["effect", "low"]].tolist() == pytest.approx(
         [50 / 60 - 0.1, table[table["condition"] == "proactive"]["low"].iloc[-1] - 0.1]

@@ -84,7 +84,7 @@ def test_steps_along_an_axis_are_paired_question_by_question() -> None:
         findings.Prediction("saturated", "3200", "800", "recall", "no difference shown"),
     ]
     found = across.claims_along(steps, some, "n_with_io", table=some, floors=pd.DataFrame())
-    assert found["verdict"].tolist() == ["above", "no difference shown"] and found["came_true"].tolist() == ["yes", "yes"]
+    assert found["verdict"].tolist() == ["above", "no difference shown"] and found["came_true"].tolist() == ["yes", "open"]
     assert found["effect"].tolist() == [pytest.approx(0.5), 0.0] and found["n"].tolist() == [80, 80]
     line = scaling.headline(some)
     assert "3,200 w/ IO programs" in line and "800 0 points" in line and "50 +50 points" in line and "2 seeds" in line

@@ -39,7 +39,10 @@ CASES = [
 def test_the_first_wrong_line_is_named(program: Program, x: int, text: str, error: str, line: int) -> None:
     assert traces.first_error(program, x, "cot", text) == (error, line, len(program.trace(x)))
     assert traces.first_error(program, x, "recall", f"{program.source}\n{text}") == (error, line, len(program.trace(x)))
-    assert traces.first_error(program, x, "recall", f"{LOOP.source if program is BRANCH else BRANCH.source}\n{text}")[0] == "wrong source"
+    assert (
+        traces.first_error(program, x, "recall", f"{LOOP.source if program is BRANCH else BRANCH.source}\n{text}")[0]
+        == "source not written first"
+    )
 
 
 def test_every_true_execution_is_right_and_a_changed_number_is_never() -> None:
@@ -74,7 +77,7 @@ def test_shares_and_curves_count_every_answer() -> None:
         "wrong arithmetic": 2,
         "wrong state": 4,
         "wrong operation": 6,
-        "wrong source": 0,
+        "source not written first": 0,
         "stopped early": 1,
     }
     right = traces.still_right(errors, fewest=3).set_index(["condition", "mode", "line"])
@@ -100,7 +103,7 @@ def test_the_sentence_counts_the_first_lines() -> None:
     assert said.startswith(
         "Of 14 executions of w/o IO programs by proactive (chain of thought), 7 % are right line by line, 14 % wrong arithmetic"
     )
-    assert said.endswith("4 of the 13 wrong ones fail on their first line.") and "wrong source" not in said
+    assert said.endswith("4 of the 13 wrong ones fail on their first line.") and "source not" not in said
     assert "not asked" in traces.in_words(table(), "mixture", "cot")
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from pbb_helpers.analysis.labels import in_order, label
-from pbb_helpers.analysis.statistics import Difference, failures, highest_floor, paired, prepare
+from pbb_helpers.analysis.statistics import Difference, above_floor, failures, highest_floor, paired, prepare
 
 CLAIM = ("claim", "expected", "verdict", "effect", "low", "high", "n", "n_programs", "n_seeds", "came_true")
+MARGIN = 0.05
+"""A prediction of no difference has come true where the whole interval is nearer to zero than this, in points as a share; else it is open."""
 CONTROLS = ("stage1_only", "source_only", "shuffled_source")
 EXECUTION = ("direct", "cot", "recall", "recall_description")
 MODE_WORDS = {
@@ -124,6 +126,10 @@ def _floor_verdict(evidence: Evidence, line: pd.Series) -> list[str]:
     if evidence.floors is None or math.isnan(line["low"]):
         return []
     name, floor = highest_floor(evidence.floors, line["mode"])
+    seeds = above_floor(evidence.table, evidence.floors, evidence.focus, line["mode"])
+    if line["low"] > floor and (short := [seed for seed, above in seeds.items() if above <= 0]):
+        return [f"Its interval lies above the floor of {_percent(floor)} ({name}), but seed{'' if len(short) == 1 else 's'} {', '.join(short)} "
+                "at or below it: that it knows the programs is not shown in this mode."]  # fmt: skip
     if line["low"] > floor:
         return [f"Its interval lies above the floor of {_percent(floor)} ({name})."]
     where = "lies below" if line["high"] < floor else "holds"
@@ -280,7 +286,7 @@ def _seeds(line: pd.Series) -> str:
 class Prediction(NamedTuple):
     """What was expected of condition `a` against `b` on w/o IO programs before the run.
 
-    `expected` is "above", "below", "no difference shown" or "not above", which either of the latter two fulfils.
+    `expected` is "above", "below", "no difference shown" or "not above"; `came_true` says what fulfils each.
     """
 
     text: str
@@ -295,27 +301,53 @@ def claims(
 ) -> pd.DataFrame:
     """Returns what came of each prediction, in numbers.
 
-    Columns: claim, expected, verdict ("above", "below", "no difference shown", "not run"), effect, low, high (the accuracy of `a` minus that of `b`,
-    as shares, with its 95 % interval over programs), n (pairs, or answers), n_programs, n_seeds, came_true. `b` may be "floor", the
-    highest of `floors`: then the interval is that of `a` in `table`.
+    Columns: claim, expected, verdict (of `verdict`, or "not run"), effect, low, high (the accuracy of `a` minus that of `b`, as shares, with
+    its 95 % interval over programs), n (pairs, or answers), n_programs, n_seeds, came_true. `b` may be "floor", the highest of `floors`: then
+    the interval is that of `a` in `table`, the floor is taken as known, and each seed is held against its own.
     """
     frame = prepare(rows)
     lines = []
     for p in predictions:
         line = _claim(p, frame, floors, table)
-        verdict = line["verdict"]
-        lines.append({"claim": p.text, "expected": p.expected} | line | {"came_true": came_true(p.expected, str(verdict))})
+        lines.append({"claim": p.text, "expected": p.expected} | line | {"came_true": came_true(p.expected, **_judged(line))})
     return pd.DataFrame(lines, columns=list(CLAIM))
 
 
-def came_true(expected: str, verdict: str) -> str:
+def verdict(low: float, high: float, seeds: Sequence[float]) -> str:
+    """Returns what a difference shows: "above" or "below" where its interval excludes zero and every seed's own difference has that sign.
+
+    >>> verdict(0.01, 0.2, (0.1, 0.1)), verdict(0.01, 0.2, (0.2, -0.1)), verdict(-0.1, 0.1, (0.1,)), verdict(math.nan, math.nan, (0.1,))
+    ('above', 'seeds disagree', 'no difference shown', 'no difference shown')
+    """
+    if low > 0:
+        return "above" if min(seeds) > 0 else "seeds disagree"
+    if high < 0:
+        return "below" if max(seeds) < 0 else "seeds disagree"
+    return "no difference shown"
+
+
+def came_true(expected: str, verdict: str, low: float = math.nan, high: float = math.nan) -> str:
     """Returns whether a verdict is what was expected, for the table of claims.
 
-    >>> came_true("not above", "no difference shown"), came_true("above", "below"), came_true("above", "not run")
-    ('yes', 'no', '-')
+    A difference that was expected has come true if it is shown, and not if it isn't. "no difference shown" has come true only if the
+    interval lies within `MARGIN` of zero, "not above" if its upper end lies below `MARGIN`: else too little is known, and the claim is open.
+
+    >>> came_true("above", "below"), came_true("above", "seeds disagree", 0.01, 0.2), came_true("above", "not run")
+    ('no', 'no', '-')
+    >>> came_true("not above", "no difference shown", -0.2, 0.04), came_true("no difference shown", "no difference shown", -0.2, 0.04)
+    ('yes', 'open')
     """
-    right = verdict == expected or (expected == "not above" and verdict != "above")
-    return "-" if verdict == "not run" else "yes" if right else "no"
+    if verdict == "not run":
+        return "-"
+    if expected in ("above", "below"):
+        return "yes" if verdict == expected else "no"
+    if verdict == "above" or (verdict == "below" and expected == "no difference shown"):
+        return "no"
+    return "yes" if high < MARGIN and (expected == "not above" or low > -MARGIN) else "open"
+
+
+def _judged(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: line[name] for name in ("verdict", "low", "high") if name in line}
 
 
 def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, table: pd.DataFrame | None) -> dict[str, object]:
@@ -324,9 +356,8 @@ def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, tabl
         return {"verdict": "not run"}
     if p.b != "floor":
         d = paired(frame, p.a, p.b, mode=p.mode, group="without_io")
-        verdict = ("above" if d.mean > 0 else "below") if d.apart else "no difference shown"
         return {
-            "verdict": verdict,
+            "verdict": verdict(d.low, d.high, d.seed_means),
             "effect": d.mean,
             "low": d.low,
             "high": d.high,
@@ -339,9 +370,9 @@ def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, tabl
     line = _cell(table, p.a, p.mode, "without_io")
     assert line is not None
     floor = highest_floor(floors, p.mode)[1]
-    verdict = "above" if line["low"] > floor else "below" if line["high"] < floor else "no difference shown"
     ends = {name: line[column] - floor for name, column in (("effect", "accuracy"), ("low", "low"), ("high", "high"))}
-    return {"verdict": verdict} | ends | {name: line[name] for name in ("n", "n_programs", "n_seeds")}
+    found = verdict(ends["low"], ends["high"], list(above_floor(table, floors, p.a, p.mode).values()))
+    return {"verdict": found} | ends | {name: line[name] for name in ("n", "n_programs", "n_seeds")}
 
 
 def outcomes(found: pd.DataFrame) -> pd.DataFrame:

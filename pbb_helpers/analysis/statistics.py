@@ -184,6 +184,23 @@ def highest_floor(table: pd.DataFrame, mode: str | None = None) -> tuple[str, fl
     return str(best["floor"]), float(best["accuracy"])
 
 
+def above_floor(table: pd.DataFrame, floors: pd.DataFrame, condition: str, mode: str) -> dict[str, float]:
+    """Returns, by seed, how far a condition is above the highest floor on w/o IO programs; a floor without seeds is the same in each.
+
+    Args:
+        table: Of `results`.
+        floors: Of `floors` or `with_control`.
+    """
+    name, overall = highest_floor(floors, mode)
+    own = floors[(floors["floor"] == name) & (floors["seed"].astype(str) != "all")]
+    if "mode" in own:
+        own = own[own["mode"].isin(["every", mode])]
+    of_seed = dict(zip(own["seed"].astype(str), own["accuracy"].astype(float), strict=True))
+    lines = table[(table["condition"] == condition) & (table["mode"] == mode) & (table["group"] == "without_io")]
+    by_seed = zip(lines["seed"].astype(str), lines["accuracy"].astype(float), strict=True)
+    return {seed: accuracy - of_seed.get(seed, overall) for seed, accuracy in by_seed if seed != "all"}
+
+
 def difference(rows: pd.DataFrame, a: str, b: str, *, mode: str, group: str, n_boot: int = 2000, seed: int = 0) -> Difference:
     """Returns the difference in accuracy of condition `a` over `b` on the same questions, paired by seed, program and input.
 

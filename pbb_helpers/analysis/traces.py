@@ -19,14 +19,14 @@ from pbb_helpers.data.plan import Experiment
 from pbb_helpers.families.line_steps import render_step
 from pbb_helpers.programs import Program, Step, UsageError, family_of
 
-ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "wrong source", "stopped early")
-"""What a generated execution is; "wrong source" in recall mode only, where the source is written first."""
+ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "source not written first", "stopped early")
+"""What a generated execution is; "source not written first" in recall mode only: another program's, or none (`recalled` tells these apart)."""
 TRACED = ("cot", "recall")
 NUMBER = r"(-?[0-9]+)"
 
 
 def first_error(program: Program, x: object, mode: str, generated: str) -> tuple[str, int, int]:
-    """Returns what the generated execution is, the number of its first wrong line (from 1; 0 where it is right or the source is wrong), and
+    """Returns what the generated execution is, the number of its first wrong line (from 1; 0 where it is right or the source does not come first), and
     how many lines the true one has.
 
     >>> f = Program("f", "arithmetic", "def f(x):\\n    x = x + 3\\n    x = x * 2\\n    return x", 2)
@@ -43,7 +43,7 @@ def first_error(program: Program, x: object, mode: str, generated: str) -> tuple
     steps = program.trace(x)
     if mode == "recall":
         if not generated.startswith(f"{program.source}\n"):
-            return "wrong source", 0, len(steps)
+            return "source not written first", 0, len(steps)
         generated = generated[len(program.source) + 1 :]
     lines = generated.rstrip().split("\n")
     for number, step in enumerate(steps, start=1):
@@ -121,11 +121,11 @@ def still_right(errors: pd.DataFrame, *, fewest: int = 5) -> pd.DataFrame:
     """
     found = []
     for (condition, mode), cell in errors.groupby(["condition", "mode"], sort=False):
-        right, wrong_source = cell["error"] == "right", cell["error"] == "wrong source"
+        right, not_written = cell["error"] == "right", cell["error"] == "source not written first"
         for line in range(0 if mode == "recall" else 1, int(cell["lines"].max()) + 1):
             there = cell["lines"] >= line
             if (n := int(there.sum())) >= fewest:
-                share = float((there & ~wrong_source & (right | (cell["line"] > line))).sum() / n)
+                share = float((there & ~not_written & (right | (cell["line"] > line))).sum() / n)
                 programs = len(cell[there][["seed", "program"]].drop_duplicates())
                 found.append((condition, mode, line, n, share, *wilson(share, programs)))
     return pd.DataFrame(found, columns=["condition", "mode", "line", "n", "share", "low", "high"])

@@ -30,6 +30,12 @@ def stage2_length(factor: float) -> tuple[StageSpec, ...]:
     return STAGE1, replace(STAGE2, scale=factor)
 
 
+def stage2_rate(factor: float) -> tuple[StageSpec, ...]:
+    """Returns the stages of proactive with `factor` times the peak learning rate in stage 2."""
+    _within("rate2", factor, 0.05, 20.0)
+    return STAGE1, replace(STAGE2, rate=factor)
+
+
 def first_templates(count: float) -> tuple[StageSpec, ...]:
     """Returns the stages of proactive with the first `count` pointer templates alone."""
     if count != int(count):
@@ -57,6 +63,7 @@ KNOBS = {
     "early": Knob(early, "How much of the w/o IO sources is already in stage 1?", 0.0),
     "replay": Knob(replay_share, "What share of stage 2 is general replay?", STAGE2.replay),
     "stage2": Knob(stage2_length, "How long is stage 2, as a factor?", 1.0),
+    "rate2": Knob(stage2_rate, "How high is the learning rate of stage 2, as a factor?", 1.0),
     "templates": Knob(first_templates, "How many pointer templates are there?", N_TEMPLATES),
 }
 """Conditions with a number: "early(0.25)" is proactive with that knob turned."""

@@ -33,6 +33,7 @@ class StageSpec:
             is. The curricula hold the very same documents in another order.
         templates: How many pointer templates its documents take, the first ones.
         scale: Factor on the number of documents.
+        rate: Factor on the peak learning rate.
         pairs: How many I/O pairs of each w/o IO program its questions on these go round; with none it may hold no such question.
         distribution: What the inputs of these pairs are drawn from, a name in `distributions`.
     """
@@ -50,6 +51,7 @@ class StageSpec:
     arrange: tuple[str, float, int] = ("together", 0.0, 0)
     templates: int = N_TEMPLATES
     scale: float = 1.0
+    rate: float = 1.0
     pairs: int = 0
     distribution: str = "uniform"
 

@@ -41,7 +41,7 @@ def build_stage(spec: StageSpec, dataset: Dataset, budget: Budget, count: Callab
     second = spec.length == "stage2" or spec.arrange[-1] == 1
     settings = budget.stage2 if second else budget.stage1
     # The dataset's seed is the unit of replication: initial adapters and order differ with it too.
-    settings = replace(settings, seed=int(generator(dataset.seed, f"training {settings.seed}").integers(2**31)))
+    settings = replace(settings, lr=spec.rate * settings.lr, seed=int(generator(dataset.seed, f"training {settings.seed}").integers(2**31)))
     examples = compose(spec, dataset, budget)
     if budget.match == "tokens":
         examples = _matched(examples, spec, dataset, budget, count)

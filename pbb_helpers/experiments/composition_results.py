@@ -56,7 +56,7 @@ def products(answers: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.
     Returns:
         kind, condition, mode, n (questions), n_programs (compositions), n_seeds, composed, composed_low, composed_high, inner, outer,
         product, product_low, product_high, difference (composed - product), low, high (95 % of the difference), apart (the interval excludes
-        zero and every seed agrees), n_both (questions whose parts are both right), given_both (accuracy on these; NaN where there are none).
+        zero and every seed agrees), seed_least, seed_most, composed_least, composed_most (over seeds, of the difference and of what was composed), n_both (questions whose parts are both right), given_both (accuracy on these; NaN where there are none).
     """
     lines = []
     for (name, condition, mode), cell in answers.groupby(["kind", "condition", "mode"], sort=False):
@@ -64,12 +64,14 @@ def products(answers: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.
         table = statistics.results(frame, n_boot=n_boot, seed=seed, by=["condition"])
         found = table[table["seed"] == "all"].set_index("condition")
         difference = statistics.difference(frame, "composed", "product", mode=mode, group=name, n_boot=n_boot, seed=seed)
+        by_seed = table[(table["condition"] == "composed") & (table["seed"] != "all")]["accuracy"]
         both = cell[cell["product"] == 1]
         lines.append({
             "kind": name, "condition": condition, "mode": mode, "n": difference.n, "n_programs": difference.n_programs, "n_seeds": difference.n_seeds,
             **{measure: found.loc[measure, "accuracy"] for measure in MEASURES},
             **{f"{measure}_{end}": found.loc[measure, end] for measure in MEASURES[:2] for end in ("low", "high")},
             "difference": difference.mean, "low": difference.low, "high": difference.high, "apart": difference.apart,
+            "seed_least": min(difference.seed_means), "seed_most": max(difference.seed_means), "composed_least": by_seed.min(), "composed_most": by_seed.max(),
             "n_both": len(both), "given_both": both["correct"].astype(float).mean(),
         })  # fmt: skip
     return pd.DataFrame(lines)
@@ -142,7 +144,7 @@ def highest(table: pd.DataFrame, name: str) -> float:
 class Expected(NamedTuple):
     """What was expected of a condition's compositions of a kind against their product, or their floor, before the run.
 
-    `against` is "product" or "floor"; `expected` "above", "below", "no difference shown" or "not above", which either of the latter two fulfils.
+    `against` is "product" or "floor"; `expected` as in `findings.Prediction`.
     """
 
     text: str
@@ -165,7 +167,7 @@ def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFra
     for e in expected:
         cell = table[(table["condition"] == e.condition) & (table["kind"] == e.kind) & (table["mode"] == e.mode)]
         found = {"verdict": "not run"} if cell.empty else _claim(e, cell.iloc[0], floors)
-        came = findings.came_true(e.expected, str(found["verdict"]))
+        came = findings.came_true(e.expected, **{name: found[name] for name in ("verdict", "low", "high") if name in found})
         lines.append({"claim": f"{e.text} (against its {e.against})", "expected": e.expected} | found | {"came_true": came})
     return pd.DataFrame(lines, columns=list(findings.CLAIM))
 
@@ -173,12 +175,20 @@ def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFra
 def _claim(e: Expected, line: pd.Series, floors: pd.DataFrame) -> dict[str, Any]:
     counts = {name: line[name] for name in ("n", "n_programs", "n_seeds")}
     if e.against == "product":
-        verdict = ("above" if line["difference"] > 0 else "below") if line["apart"] else "no difference shown"
-        return {"verdict": verdict, "effect": line["difference"], "low": line["low"], "high": line["high"]} | counts
+        return {
+            "verdict": findings.verdict(line["low"], line["high"], (line["seed_least"], line["seed_most"])),
+            "effect": line["difference"],
+            "low": line["low"],
+            "high": line["high"],
+        } | counts
     floor = highest(floors, e.kind)
-    verdict = "above" if line["composed_low"] > floor else "below" if line["composed_high"] < floor else "no difference shown"
     ends = {name: line[column] - floor for name, column in (("effect", "composed"), ("low", "composed_low"), ("high", "composed_high"))}
-    return {"verdict": verdict} | ends | counts
+    # A kind has too few questions in one seed for a floor of its own: every seed is held against that of all.
+    return (
+        {"verdict": findings.verdict(ends["low"], ends["high"], (line["composed_least"] - floor, line["composed_most"] - floor))}
+        | ends
+        | counts
+    )
 
 
 def sources(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:

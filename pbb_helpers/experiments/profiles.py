@@ -33,10 +33,10 @@ FULL = Experiment(
 )
 QUICK = Experiment(seeds=(0, 1), n_with_io=400, n_without_io=80, n_with_io_asked=80, budget=Budget(stage1_steps=500, stage2_steps=160))
 PROFILES = {"smoke": small(replace(QUICK, seeds=(0,))), "quick": QUICK, "full": FULL}
-CURRICULA = ("in_context", "proactive", "mixture", "retroactive_sft", "early(0.75)", "replay(0)", "stage2(2)")
+CURRICULA = ("in_context", "proactive", "mixture", "retroactive_sft", "early(0.75)", "replay(0)", "stage2(2)", "rate2(2)")
 ALL_CURRICULA = (
     *CURRICULA[:4], "no_exposure_sft", "source_only", "early(0.25)", "early(0.5)", "early(0.75)", "early(1)", "replay(0)", "replay(0.3)", "stage2(0.5)", "stage2(2)",
-    "templates(1)", "templates(5)",
+    "rate2(0.5)", "rate2(2)", "templates(1)", "templates(5)",
 )  # fmt: skip
 CURRICULA_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=CURRICULA),
@@ -49,7 +49,7 @@ SIZES_PROFILES = {
     "quick": replace(QUICK, conditions=SIZES, seeds=FULL.seeds),
     "full": replace(FULL, conditions=(*SIZES, "retroactive_sft", "early(0.75)")),
 }
-SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-xs", "pbb-s"), "full": ("pbb-xs", "pbb-s", "pbb-m")}
+SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-s",), "full": ("pbb-xs", "pbb-s", "pbb-m")}
 """One recipe in several sizes: whether what the order does to the notebook's own model holds for others."""
 FORWARD = ("base", "in_context", "answers_only", "stage1_only", "proactive", "mixture")
 FORWARD_PROFILES = {

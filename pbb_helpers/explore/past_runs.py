@@ -160,7 +160,7 @@ def first_wrong(program: Program | None, x: Any, mode: str, generated: str, gold
             true = execution(program, x, way)
             return ("right", None) if generated.rstrip() == true.rstrip() else ("wrong line", _differs(generated, true))
         error, line, _ = first_error(program, x, way, generated)
-        if error == "wrong source":
+        if error == "source not written first":
             return error, _differs(generated, program.source)
         return error, None if error == "right" else line - 1 + (len(program.source.splitlines()) if way == "recall" else 0)
     if way in TRACED or way not in ("direct", "source"):

@@ -13,7 +13,7 @@ from pbb_helpers.figures.theme import GREY, PERCENT, footnote, number_range, the
 from pbb_helpers.programs import UsageError
 
 ERROR_COLOURS = {"right": "#009E73", "wrong arithmetic": "#F0E442", "wrong state": "#E69F00", "wrong operation": "#D55E00",
-                 "wrong source": "#882255", "stopped early": "#999999"}  # fmt: skip
+                 "source not written first": "#882255", "stopped early": "#999999"}  # fmt: skip
 GROUPS = ("without_io", "with_io")
 
 
