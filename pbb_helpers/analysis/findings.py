@@ -309,7 +309,7 @@ def claims(
     lines = []
     for p in predictions:
         line = _claim(p, frame, floors, table)
-        lines.append({"claim": p.text, "expected": p.expected} | line | {"came_true": came_true(p.expected, **_judged(line))})
+        lines.append({"claim": p.text, "expected": p.expected} | line | {"came_true": came_true(p.expected, **judged(line))})
     return pd.DataFrame(lines, columns=list(CLAIM))
 
 
@@ -346,7 +346,8 @@ def came_true(expected: str, verdict: str, low: float = math.nan, high: float = 
     return "yes" if high < MARGIN and (expected == "not above" or low > -MARGIN) else "open"
 
 
-def _judged(line: Mapping[str, Any]) -> dict[str, Any]:
+def judged(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns of a line of `claims` what `came_true` asks for."""
     return {name: line[name] for name in ("verdict", "low", "high") if name in line}
 
 

@@ -167,7 +167,7 @@ def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFra
     for e in expected:
         cell = table[(table["condition"] == e.condition) & (table["kind"] == e.kind) & (table["mode"] == e.mode)]
         found = {"verdict": "not run"} if cell.empty else _claim(e, cell.iloc[0], floors)
-        came = findings.came_true(e.expected, **{name: found[name] for name in ("verdict", "low", "high") if name in found})
+        came = findings.came_true(e.expected, **findings.judged(found))
         lines.append({"claim": f"{e.text} (against its {e.against})", "expected": e.expected} | found | {"came_true": came})
     return pd.DataFrame(lines, columns=list(findings.CLAIM))
 
