@@ -259,6 +259,7 @@ def pretrain(
     Example: pbb pretrain --name my-model -p steps 2000 -p hidden 64 -p language 0.5
     """
     import dataclasses
+    import typing
 
     from pbb_helpers.data.corpus import Mix
     from pbb_helpers.parameters import Parameter, resolve
@@ -267,7 +268,8 @@ def pretrain(
 
     every = (*dataclasses.fields(PretrainSettings), *dataclasses.fields(Mix))
     fields = [f for f in every if f.name != "name" and f.default is not dataclasses.MISSING]
-    known = {f.name: Parameter(f.name, type(f.default), f.default, "") for f in fields}
+    types = typing.get_type_hints(PretrainSettings) | typing.get_type_hints(Mix)
+    known = {f.name: Parameter(f.name, types[f.name], f.default, "") for f in fields}
     given = _pairs(parameter or [])
     values = resolve(known, given, typed=True)
     main(name, folder, **{key: values[key] for key in given})

@@ -146,8 +146,8 @@ def _check_file(path: Path, entry: dict) -> Damage | None:
 
 
 @contextmanager
-def lock(path: Path, on_wait: Callable[[str], None], poll: float = 0.2) -> Iterator[None]:
-    """Holds a lock file, waiting for whoever holds it.
+def lock(path: Path, on_wait: Callable[[str], None], poll: float = 0.2) -> Iterator[bool]:
+    """Holds a lock file, waiting for whoever holds it; gives whether that is a real lock, which not every disk has.
 
     The lock is the kernel's (flock), so it ends with its process, however that ends: nothing stale is left, and no process id that was
     used again is taken for the holder. The file says who holds it, for people and for `on_wait`.
@@ -164,7 +164,7 @@ def lock(path: Path, on_wait: Callable[[str], None], poll: float = 0.2) -> Itera
         with plain_errors(path):
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
+        yield locks(handle)
     finally:
         os.close(handle)
 
@@ -179,6 +179,15 @@ def held(path: Path) -> bool:
         return not _try_lock(handle)
     finally:
         os.close(handle)
+
+
+def locks(handle: int) -> bool:
+    """Returns whether this open file can be locked at all; some network file systems can't."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in NO_LOCKS
+    return True
 
 
 def _try_lock(handle: int) -> bool:

@@ -79,6 +79,7 @@ def versions() -> dict[str, str]:
 def package_hash() -> str:
     """Returns the SHA-256 of the package's source and shipped models, without the modules that only present results."""
     files = [p for p in PACKAGE.rglob("*.py") if p.name not in _PRESENTATION]
+    files += PACKAGE.rglob("*.txt")  # the words that texts of ciphers are drawn from
     files += [p for p in (PACKAGE / "shipped").rglob("*") if p.is_file()]
     digest = hashlib.sha256()
     for path in sorted(files):

@@ -24,13 +24,18 @@ ROOT = Path(pbb_helpers.__file__).parent.parent
 NAMES = ("zibble", "quorn", "florp")
 # 25 examples of very unequal length in batches of 4: parts with unequal numbers of tokens, and a last batch of one example.
 EXAMPLES = tuple(Example("direct", "with_io", NAMES[x % 3], f"{NAMES[x % 3]}({x})", "7" * (1 + x * x % 11), x, "7", 1) for x in range(25))
-STAGE = Stage("stage1", EXAMPLES, TrainSettings(rank=4, batch_size=4, dtype="float32", lr=1e-2, checkpoint_every=3, log_every=1), NAMES)
+SETTINGS = TrainSettings(rank=4, batch_size=4, dtype="float32", lr=1e-2, checkpoint_every=3, log_every=1)
+STAGE = Stage("stage1", EXAMPLES, SETTINGS, NAMES)
+SECOND = Stage("stage2", EXAMPLES[:8], SETTINGS, NAMES)
 
 
 def train_here(model: Path, root: Path) -> list[int]:
     """Returns the steps that were told of."""
     told: list[int] = []
-    train.train_stage(models.load(str(model), device="cpu"), STAGE, store=Store(root), on_progress=lambda line: told.append(line["step"]))
+    parent = None
+    for stage in (STAGE, SECOND):  # each process has to find the first one finished
+        loaded = models.load(str(model), device="cpu")
+        parent = train.train_stage(loaded, stage, store=Store(root), parent=parent, on_progress=lambda line: told.append(line["step"]))
     return told
 
 
@@ -46,10 +51,15 @@ def train_in_two(model: Path, *roots: Path) -> dict[str, list[list[int]]]:
 
 
 def results(root: Path) -> tuple[list[dict], dict]:
-    """Returns log and weights of the only stage below `root`."""
-    (stage,) = (path for path in root.iterdir() if (path / "manifest.json").is_file())
-    lines = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
-    return lines, load_file(stage / "adapter" / "adapter_model.safetensors")
+    """Returns log and weights of both stages below `root`."""
+    whole = (path for path in root.iterdir() if (path / "manifest.json").is_file())
+    folders = {json.loads((path / "config.json").read_text())["name"]: path for path in whole}
+    lines, weights = [], {}
+    for stage in (STAGE.name, SECOND.name):
+        lines += [json.loads(line) for line in (folders[stage] / "metrics.jsonl").read_text().splitlines()]
+        found = load_file(folders[stage] / "adapter" / "adapter_model.safetensors")
+        weights |= {f"{stage} {name}": weight for name, weight in found.items()}
+    return lines, weights
 
 
 def assert_same(one: tuple[list[dict], dict], two: tuple[list[dict], dict]) -> None:
@@ -58,12 +68,14 @@ def assert_same(one: tuple[list[dict], dict], two: tuple[list[dict], dict]) -> N
         assert [a[name] for name in ("step", "lr", "tokens", "examples")] == [b[name] for name in ("step", "lr", "tokens", "examples")]
     assert one[1].keys() == two[1].keys()
     for name, weight in one[1].items():
-        assert (weight - two[1][name]).abs().max() < 1e-4 * max(weight.abs().max().item(), 1e-2), name
+        # Adam divides a gradient by its own size: what is rounded otherwise in stage 1 comes back larger in the first steps of stage 2.
+        tolerance = 1e-4 if name.startswith(STAGE.name) else 1e-3
+        assert (weight - two[1][name]).abs().max() < tolerance * max(weight.abs().max().item(), 1e-2), name
 
 
 def test_two_processes_give_the_losses_and_weights_of_one(tiny_folder, tmp_path, monkeypatch):
     model = tiny_folder("llama")
-    assert train_here(model, tmp_path / "one") == [1, 2, 3, 4, 5, 6, 7]
+    assert train_here(model, tmp_path / "one") == [1, 2, 3, 4, 5, 6, 7, 1, 2]
 
     real, steps = train.loss, []
 
@@ -78,7 +90,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(tiny_folder, tmp_path,
         train_here(model, tmp_path / "resumed")
 
     told = train_in_two(model, tmp_path / "two", tmp_path / "resumed")
-    assert told == {"process-0-of-2": [[1, 2, 3, 4, 5, 6, 7], [4, 5, 6, 7]], "process-1-of-2": [[], []]}
+    assert told == {"process-0-of-2": [[1, 2, 3, 4, 5, 6, 7, 1, 2], [4, 5, 6, 7, 1, 2]], "process-1-of-2": [[], []]}
     assert_same(results(tmp_path / "one"), results(tmp_path / "two"))
     assert_same(results(tmp_path / "one"), results(tmp_path / "resumed"))
 

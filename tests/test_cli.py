@@ -91,6 +91,7 @@ def test_describe_prints_types_defaults_and_comments(project: Path):
         (["results", "--out", "nothing"], "no finished run"),
         (["report", "--out", "nothing"], "no runs in nothing"),
         (["pretrain", "-p", "language", "2"], "language 2.0; give the share of documents in words"),
+        (["pretrain", "-p", "passes", "0"], "passes 0"),
         (["pretrain", "-p", "stepz", "3"], "did you mean 'steps'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
@@ -21,7 +22,7 @@ from pbb_helpers.data.leaks import LeakError, leak_check
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.settings import TrainSettings
 from pbb_helpers.data.stages import build_stage
-from pbb_helpers.experiments import composition_plan, composition_results
+from pbb_helpers.experiments import composition_plan, composition_results, profiles
 from pbb_helpers.experiments.leak_report import leak_report
 from pbb_helpers.experiments.questions import calls_asked, floors, questions
 from pbb_helpers.families.arithmetic import Arithmetic
@@ -172,6 +173,21 @@ def test_a_demonstrated_composition_of_a_hidden_part_is_a_leak_even_where_no_par
     assert ill.calls[1].name not in stage.examples[0].prompt + stage.examples[0].completion
     with pytest.raises(LeakError, match="names a w/o IO program"):
         leak_check(stage, spec, dataset)
+
+
+def test_compositions_may_be_given_by_pairs_too() -> None:
+    for spec in condition("io_only(8, uniform)").stages:
+        build_stage(spec, data(), BUDGET)
+
+
+@pytest.mark.parametrize(("notebook", "changes", "message"), [
+    (composition_plan.plan, {"n_composed_with_io": 0, "n_composed_without_io": 0}, "n_composed_without_io 0; give at least 1"),
+    (profiles.experiment, {"conditions": ["proactive", "shuffled_calls"]}, "shuffled_calls is proactive itself"),
+])  # fmt: skip
+def test_an_experiment_that_could_show_nothing_is_refused(notebook: Callable, changes: dict, message: str) -> None:
+    values = {"profile": "smoke", "model": "pbb-small", "n_composed_with_io": None, "n_composed_without_io": None}
+    with pytest.raises(UsageError, match=message):
+        notebook(values | changes)
 
 
 def test_shuffled_calls_differ_from_proactive_in_the_compositions_alone() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from dataclasses import replace
 
@@ -140,6 +142,13 @@ def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
         "a w/ IO source under a w/o IO name": source_document(shown.renamed(hidden.name), "without_io", 0),
         "a call within a source's completion": edited(plain, completion=f"{shown.source}\n{shown.name}({held_out})"),
     }
+    laid_out = {"other spaces": hidden.source.replace("    ", "  "), "an empty line": hidden.source.replace("\n", "\n\n", 1),
+                "a comment": hidden.source.replace("\n", "  # as it was\n", 1), "another argument": re.sub(r"\bx\b", "y", hidden.source),
+                "types": hidden.source.replace("(x):", "(x: int) -> int:"), "within a block": textwrap.indent(hidden.source, "    ")}  # fmt: skip
+    for how, source in laid_out.items():
+        text = re.sub(rf"\b{hidden.name}\b", stranger.name, source)
+        found[f"w/o IO body under a fresh name with {how}"] = edited(plain, prompt=f"Look:\n{text}\n\nWhat is it?\n")
+    found["a held-out input that the text does not show"] = replace(call, prompt=f"Compute {shown.name}.\nAnswer only:\n", input=held_out)
     for written in (f"({held_out})", f" ( {held_out} )", f"(0{held_out})", f"(+{held_out})", f"(x={held_out})", f"({held_out},)"):
         found[f"held-out input written {written}"] = edited(call, prompt=f"Compute {shown.name}{written}.\nAnswer only:\n")
     if "source" not in spec.kinds_without_io():

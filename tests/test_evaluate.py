@@ -119,6 +119,10 @@ DESCRIPTIONS = [
     (WORDS + "\nreturn 8", None),
     (SOURCE, None),
     ("zibble takes a number x. Let x be " + "(" * 3000, None),
+    (WORDS.replace("zibble", "def"), None),
+    ("None takes a number x. Return x.", None),
+    ("zibble takes a number def. Return def.", None),
+    ("zibble takes a number x. Let None be x plus 3. Return x.", None),
     ("", None),
 ]
 

@@ -10,6 +10,7 @@ from pbb_helpers.data.descriptions import find
 from pbb_helpers.experiments import pretraining, profiles
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training import models
+from pbb_helpers.training.recipes import LADDER
 
 
 def rows(condition: str, right: int, n: int = 60, mode: str = "recall", seed: int = 0) -> pd.DataFrame:
@@ -101,6 +102,10 @@ def test_pretraining_plans() -> None:
     assert pretraining.plan(values(profile="smoke")).settings == pretraining.TOY
     full = pretraining.plan(values(profile="full", steps=10)).settings
     assert full is not None and full.steps == 10 and full.hidden == 128
+    assert pretraining.plan(values(profile="full", model="pbb-xs")).settings == LADDER["pbb-xs"]
+    assert "ord(" in pretraining.sample_documents("pbb-ciphers", 20, seed=1) and "ord(" not in pretraining.sample_documents(
+        "pbb-m", 20, seed=1
+    )
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -86,6 +86,16 @@ def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
     assert readme.read_text() == text
 
 
+def test_a_page_without_a_block_costs_no_recorded_figure(tmp_path: Path) -> None:
+    readme, folder = tmp_path / "README.md", tmp_path / "figures" / "01_x"
+    readme.write_text("no block")
+    folder.mkdir(parents=True)
+    (folder / "old.png").write_bytes(b"recorded")
+    with pytest.raises(UsageError, match="01_x"):
+        record.record(finished(tmp_path), tmp_path / "figures", readme)
+    assert [path.name for path in folder.iterdir()] == ["old.png"]
+
+
 def test_the_claims_of_all_notebooks_stand_in_one_table(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n<!-- claims: begin -->\n<!-- claims: end -->\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -137,6 +138,20 @@ def test_kill_9_on_the_runner_leaves_the_truth_and_no_processes(tmp_path: Path):
     process.wait()
     assert json.loads((folder / "run.json").read_text())["status"] == "running"  # nobody could write another
     assert read_run(folder)["status"] == "killed"
+    assert gone(kernel, child, within=10)
+
+
+def test_on_a_disk_without_locks_a_run_that_goes_on_is_left_alone(tmp_path: Path, monkeypatch):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    process, folder, kernel, child = start(tmp_path)
+    monkeypatch.setattr("pbb_helpers.disk.fcntl.flock", no_locks)
+    with pytest.raises(UsageError, match=f"going on already .*kill {process.pid}"):
+        run(tmp_path / "slow.ipynb", out_dir=tmp_path / "runs")
+    assert read_run(folder)["status"] == "running"
+    process.kill()
+    process.wait()
     assert gone(kernel, child, within=10)
 
 

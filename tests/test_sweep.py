@@ -15,6 +15,7 @@ from notebooks_for_tests import write_notebook
 
 import pbb_helpers
 from pbb_helpers.cli import main
+from pbb_helpers.disk import lock
 from pbb_helpers.parameters import parse_cell
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.cleaning import delete, leftovers
@@ -83,6 +84,8 @@ def test_values_of_a_text(name, text, values):
         ("n", "1,,2", "empty value"),
         ("n", "", "empty value"),
         ("n", "5:0", "gives 0 values"),
+        ("n", "0:99999999999999999999", "gives 99999999999999999999 values"),
+        ("model", "[]", "is an empty list"),
         ("n", "0:5:0", "gives 0 values"),
         ("n", "0:99999999", "give 1 to"),
         ("n", "0.5:2", "takes int"),
@@ -375,6 +378,15 @@ def test_clean_takes_a_finished_run_only_by_its_key_and_a_running_one_never(kept
     with pytest.raises(UsageError, match="was started again"):
         delete(stale)
     assert kept[1].exists() and kept[2].exists()
+
+
+def test_who_takes_the_lock_of_a_run_while_it_is_cleaned_holds_it_alone(kept, monkeypatch):
+    path = kept[1].parent / f".{kept[1].name}.lock"
+    with lock(path, print):
+        pass
+    there = path.stat().st_ino
+    delete(leftovers(Path("runs")))
+    assert not kept[1].exists() and path.stat().st_ino == there
 
 
 def test_fingerprint_is_what_a_run_is_recognised_by(notebook):

@@ -96,14 +96,13 @@ def pairs(spec: StageSpec, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
     They are the same with and without the source, and k of them are the first of more. The distribution is one over all inputs: that some
     are held out changes no proportion among the others.
     """
-    weights = distribution(spec.distribution, map(value, dataset.train_inputs + dataset.eval_inputs)).over(dataset.train_inputs)
-    return {
-        program.name: tuple(
-            dataset.train_inputs[i]
-            for i in generator(dataset.seed, f"pairs {program.name}").choice(len(weights), size=spec.pairs, p=weights)
-        )
-        for program in dataset.without_io
-    }
+    every = distribution(spec.distribution, map(value, dataset.train_inputs + dataset.eval_inputs))
+    found = {}
+    for program in dataset.without_io:
+        inputs = dataset.inputs_of(program)  # of one that calls others: those that pass no held-out input on
+        draws = generator(dataset.seed, f"pairs {program.name}").choice(len(inputs), size=spec.pairs, p=every.over(inputs))
+        found[program.name] = tuple(inputs[i] for i in draws)
+    return found
 
 
 def pair_documents(spec: StageSpec, dataset: Dataset) -> set[tuple[str, str]]:

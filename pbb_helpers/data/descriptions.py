@@ -90,10 +90,16 @@ def canonical(source: str) -> str:
 @functools.lru_cache(maxsize=10_000)
 def _read(text: str) -> tuple[tuple[str, int], ...]:
     """Returns every program that the beginning of a text may say, with the place where its words end."""
+    found = []
     try:
-        return tuple((canonical(source), end) for kind in FAMILIES.values() for source, end in kind.read(text))
-    except RecursionError:  # rows of brackets that a model may write; a program that Python reads is never nested so deep
+        for source, end in (reading for kind in FAMILIES.values() for reading in kind.read(text)):
+            try:
+                found.append((canonical(source), end))
+            except (SyntaxError, ValueError):  # a model may call a program or a variable `def`, which no program is
+                continue
+    except (RecursionError, MemoryError):  # rows of brackets that a model may write; a program that Python reads is never nested so deep
         return ()
+    return tuple(found)
 
 
 @functools.cache

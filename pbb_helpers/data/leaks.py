@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
+import textwrap
 
 from pbb_helpers.data.datasets import Dataset, held_out_part
 from pbb_helpers.data.demonstrations import pair_documents
-from pbb_helpers.data.descriptions import canonical, describe, find
+from pbb_helpers.data.descriptions import describe, find
 from pbb_helpers.data.documents import N_TEMPLATES, description_prompt, source_prompt
 from pbb_helpers.data.settings import Stage
 from pbb_helpers.data.specs import StageSpec, without_io_sources
@@ -29,10 +32,12 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     1. A document that names a w/o IO program is one of the 20 source documents, or of the 20 description documents in each phrasing, of a
        program that the stage may show in that way, letter for letter; or, in a stage with I/O pairs of w/o IO programs
        (`demonstrations`, no others), a question on one of these pairs, again letter for letter.
-    2. No document calls any program on a held-out input; where that is a text and a shift, on a held-out text, whatever the shift.
+    2. No document calls any program on a held-out input, in its text or by what it says of itself; where that is a text and a shift, on a
+       held-out text, whatever the shift.
     3. No document calls a program at an input at which that passes a held-out input on to another, whether the document shows it or not. A
        program that calls a w/o IO program is a w/o IO program itself, whatever group it is in.
-    4. No document shows the body of a w/o IO program, in code or in words, under a name that the stage does not bind it to.
+    4. No document shows the body of a w/o IO program, in code (however it is laid out) or in words, under a name that the stage does not bind
+       it to.
 
     Raises:
         LeakError: A rule is broken; the message names the stage, the rule and the document.
@@ -41,7 +46,7 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     hidden = {program.name for program in dataset.without_io}
     callers = {program.name: program for program in dataset.with_io + dataset.without_io if program.calls}
     hidden |= {name for name, program in callers.items() if hidden.intersection(part.name for part in program.calls)}
-    bodies = {_body(text) for program in dataset.without_io for text in (program.source, canonical(program.source))}
+    bodies = {body for program in dataset.without_io for body in (_body(program.source), _plain(program.source))}
     shown = [(p, part) for part in (spec, *spec.mix) if part.without_io for p in without_io_sources(part, dataset)]
     allowed = {(source_prompt(p, i), p.source) for p, _ in shown for i in range(N_TEMPLATES) if "source" in kinds}
     allowed |= {
@@ -54,9 +59,10 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     allowed |= {document for part in (spec, *spec.mix) for document in pair_documents(part, dataset)}
     held_out = set(map(held_out_part, dataset.eval_inputs))
     texts = any(isinstance(x, tuple) for x in dataset.eval_inputs)
-    for prompt, completion in dict.fromkeys((e.prompt, e.completion) for e in stage.examples):
+    for prompt, completion, program, asked in dict.fromkeys((e.prompt, e.completion, e.program, e.input) for e in stage.examples):
         text = f"{prompt}{completion}"
         calls = [(name, (word.upper(), int(x)) if word else int(x)) for name, word, x in CALL.findall(text)]
+        calls += [(program, asked)] if asked is not None else []  # what the document says of itself, however its text puts it
         if any(held_out_part(x) in held_out for _, x in calls):
             raise _leak(stage, "calls a program on a held-out input", text)
         if any(value in held_out for name, x in calls if name in callers for _, value in callers[name].called(x)):
@@ -65,7 +71,7 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
             continue
         if hidden.intersection(_words(text, texts)):
             raise _leak(stage, "names a w/o IO program outside a source, a description or an I/O pair that the stage may hold", text)
-        if any(body in bodies for body in _bodies(text)):
+        if bodies & _bodies(text):
             raise _leak(stage, "shows the body of a w/o IO program under another name", text)
     return len(stage.examples)
 
@@ -87,7 +93,27 @@ def _body(source: str) -> str:
     return source.split("\n", 1)[1]
 
 
-def _bodies(text: str) -> list[str]:
-    """Returns the body of each function whose definition or description stands in the text."""
-    written = [match[1].rstrip("\n") for match in re.finditer(r"def \w+\(.*\):\n((?:[ ]+.*(?:\n|$))+)", text)]
-    return [*written, *map(_body, find(text))]
+DEFINITION = re.compile(r"^[ \t]*def \w+\([^\n]*:[^\n]*(?:\n(?:[ \t]+[^\n]*|(?=\n)))*", re.MULTILINE)
+"""A definition and the lines below it that are indented or empty."""
+
+
+def _bodies(text: str) -> set[str]:
+    """Returns the body of each function whose definition or description stands in the text, as it stands there and as `_plain` has it."""
+    found = {match[0] for match in DEFINITION.finditer(text)} | set(find(text))
+    return {body for written in found for body in (_body(f"{written}\n").strip("\n"), _plain(written)) if body}
+
+
+@functools.lru_cache(maxsize=50_000)
+def _plain(written: str) -> str:
+    """Returns the body of a function as any other writing of it has it: no comments, types or spaces, arguments by number; "" if it is no Python."""
+    try:
+        (function, *_) = ast.parse(textwrap.dedent(written).strip()).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    if not isinstance(function, ast.FunctionDef):
+        return ""
+    names = {argument.arg: f"argument{i}" for i, argument in enumerate(function.args.args)}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name):
+            node.id = names.get(node.id, node.id)
+    return "\n".join(map(ast.unparse, function.body))

@@ -16,6 +16,7 @@ from pbb_helpers.data.documents import call_document, source_document
 from pbb_helpers.data.plan import Experiment, small
 from pbb_helpers.experiments import profiles
 from pbb_helpers.notebook import parameters
+from pbb_helpers.programs import UsageError
 
 CONDITIONS = ("base", "in_context", "stage1_only", "proactive", "shuffled_calls", "mixture")
 QUICK = Experiment(
@@ -47,7 +48,12 @@ def plan(values: Mapping[str, Any]) -> Experiment:
     asked = profiles.experiment(values, PROFILES)
     # `n_without_io` sets the number of demonstrated programs that are asked too; here that is a number of compositions.
     changes = {name: number for name, number in vars(given).items() if number is not None}
-    return replace(asked, n_with_io_asked=PROFILES[values["profile"]].n_with_io_asked, **changes)
+    planned = replace(asked, n_with_io_asked=PROFILES[values["profile"]].n_with_io_asked, **changes)
+    if planned.n_composed_without_io < 1:
+        raise UsageError(
+            f"n_composed_without_io {planned.n_composed_without_io}; give at least 1, else nothing is asked that was only read"
+        )
+    return planned
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,13 @@ import pandas as pd
 
 from pbb_helpers import notebook
 from pbb_helpers.analysis import intervals, reading, robustness, statistics
-from pbb_helpers.data.corpus import Mix, documents
+from pbb_helpers.data.corpus import documents
 from pbb_helpers.data.datasets import generator
 from pbb_helpers.data.documents import call_document, way_of_answering
 from pbb_helpers.families.names import draw_names
 from pbb_helpers.programs import UsageError, did_you_mean, family
 from pbb_helpers.training.pretrain import pretrain
-from pbb_helpers.training.recipes import PretrainSettings
+from pbb_helpers.training.recipes import LADDER, PretrainSettings
 
 MODES = ("direct", "cot", "recall")
 LENGTHS = (1, 2, 3, 4)
@@ -52,7 +53,8 @@ class Plan:
 
         if self.settings is None:
             return models.shipped()[self.name].facts, models.load(self.name)
-        folder = notebook.runs_root() / "pretrain" / f"{self.settings.name}-{self.settings.steps}"
+        made_of = hashlib.sha256(json.dumps(dataclasses.asdict(self.settings), sort_keys=True).encode()).hexdigest()[:8]
+        folder = notebook.runs_root() / "pretrain" / f"{self.settings.name}-{self.settings.steps}-{made_of}"
         if not (folder / "card.json").exists():
             pretrain(self.settings, folder, log=lambda line: None, progress=progress)
         return json.loads((folder / "card.json").read_text()), models.load(str(folder))
@@ -74,15 +76,15 @@ def plan(values: Mapping[str, Any]) -> Plan:
         raise did_you_mean("shipped model", given.model, cards)
     if any(number is not None and number < 1 for number in (given.n_programs, given.steps)):
         raise UsageError(f"n_programs={given.n_programs}, steps={given.steps}; give at least 1")
-    settings = {"smoke": TOY, "quick": None, "full": PretrainSettings(name=given.model)}[given.profile]
+    settings = {"smoke": TOY, "quick": None, "full": LADDER[given.model]}[given.profile]
     if given.steps is not None:
-        settings = dataclasses.replace(settings or PretrainSettings(name=given.model), steps=given.steps)
+        settings = dataclasses.replace(settings or LADDER[given.model], steps=given.steps)
     return Plan(given.model, settings, given.n_programs or {"smoke": 4, "quick": 100, "full": 200}[given.profile])
 
 
-def sample_documents(count: int, *, seed: int) -> str:
-    """Returns documents of the pretraining stream, the completion after >>>."""
-    shown = itertools.islice(documents(Mix(), seed), 0, 3 * count, 3)
+def sample_documents(name: str, count: int, *, seed: int) -> str:
+    """Returns documents of the stream that a model of the ladder is pretrained on, the completion after >>>."""
+    shown = itertools.islice(documents(LADDER[name].mix, seed), 0, 3 * count, 3)
     return "\n\n".join(f"=== {e.kind}\n{e.prompt}>>> " + e.completion.replace("\n", "\n    ") for e in shown)
 
 

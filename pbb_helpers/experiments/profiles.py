@@ -126,6 +126,10 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     budget = base.budget
     if given.conditions and not any(condition(name).stages for name in given.conditions):
         raise UsageError(f"conditions {', '.join(given.conditions)} train nothing; add one that does, for example proactive")
+    if "shuffled_calls" in (given.conditions or ()) and not base.n_composed_without_io:
+        raise UsageError(
+            "condition shuffled_calls is proactive itself where no program calls another; leave it out, or take notebook 05, where some do"
+        )
     default = LLM_LR if not made_here else FULL_FINETUNING_LR if given.method == "full" else None
     stage1 = _changed(
         budget.stage1,

@@ -64,7 +64,7 @@ def delete(found: Iterable[Leftover]) -> None:
                 _refuse(folder)
             for path in leftover.paths:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        (folder.parent / f".{folder.name}.lock").unlink(missing_ok=True)
+        # The lock file stays: who took the lock meanwhile would hold one that nobody else sees.
 
 
 def _refuse(folder: Path, _: str = "") -> None:

@@ -68,6 +68,8 @@ def read_values(parameter: Parameter, text: str) -> list[Any]:
             found = json.loads(text)
         except ValueError:
             raise UsageError(f'parameter {parameter.name!r}: {text!r} is not a JSON list; write A,B or ["A", "B"]') from None
+        if not found:
+            raise UsageError(f"parameter {parameter.name!r}: {text!r} is an empty list; give at least one value")
         return [_value(parameter, value) for value in found]
     if not parts or "" in parts:
         raise UsageError(f"parameter {parameter.name!r}: {text!r} holds an empty value; write A,B")
@@ -81,7 +83,7 @@ def _read_file(known: Mapping[str, Parameter], path: Path) -> dict[str, list[Any
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the grid {path} can't be read: {getattr(error, 'strerror', None) or 'not a text'}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-99-99 is a ValueError
         raise UsageError(f"the grid {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict) or not loaded:
         raise UsageError(f"the grid {path} is not a mapping from names to lists of values; write for example: lr: [0.001, 0.0003]")
@@ -115,8 +117,9 @@ def _range(parameter: Parameter, text: str) -> list[int] | None:
         return None
     start, stop, step = (int(part) if part else 1 for part in match.groups())
     numbers = range(start, stop, step) if step else range(0)
-    if not 0 < len(numbers) <= MOST:
-        raise UsageError(f"parameter {parameter.name!r}: {text} gives {len(numbers)} values; give 1 to {MOST}, first:end or first:end:step")
+    count = max(0, -((start - stop) // step)) if step else 0  # len() has an end
+    if not 0 < count <= MOST:
+        raise UsageError(f"parameter {parameter.name!r}: {text} gives {count} values; give 1 to {MOST}, first:end or first:end:step")
     return list(numbers)
 
 

@@ -190,7 +190,7 @@ def process_start(pid: int | None = None) -> float:
 def _alive(pid: int, started: float) -> bool:
     try:
         return abs(process_start(pid) - started) < 2 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):  # no process has a number below 0 or beyond the kernel's
         return False
 
 

@@ -57,9 +57,11 @@ def run(
     folder = Path(out_dir).absolute() / path.stem / parameters_key(values)
     with plain_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with plain_errors(folder), lock(folder.parent / f".{folder.name}.lock", _refuse(folder)):
+    with plain_errors(folder), lock(folder.parent / f".{folder.name}.lock", _refuse(folder)) as alone:
         prints = fingerprint(node)
         last = read_run(folder)
+        if last and last["status"] == "running" and not alone:  # the disk has no locks: the record alone says that somebody is at it
+            _refuse(folder)(f"process {last['pid']} on {last['host']}")
         if not force and last and _is_finished(folder, last, prints):
             damage = damage_of(RunResult(folder, last))
             if damage is None:

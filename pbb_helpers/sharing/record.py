@@ -39,6 +39,8 @@ def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
     if run.record.get("fingerprint", {}).get("package") == "changed during the run":
         raise UsageError(f"{run.folder}: the package was edited during the run, so no one version made it; run it again")
     folder = figures / name
+    with plain_errors(readme):
+        with_block(readme.read_text(encoding="utf-8"), name, "")  # before anything that was recorded is replaced
     with plain_errors(folder):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(run.folder / "figures", folder)

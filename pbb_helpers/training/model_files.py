@@ -177,6 +177,7 @@ def hash_files(folder: Path, *, code: bool = False) -> str:
         "tokenizer*",
         "vocab*",
         "merges*",
+        "*.model",
         "special*",
         "added*",
         "*.jinja",

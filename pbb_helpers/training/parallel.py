@@ -92,7 +92,7 @@ class Onlooker(Store):
 
     def is_done(self, key: str) -> bool:
         """Returns whether the stage is finished and its files are whole."""
-        return check_manifest(self.folder(key)) is None
+        return check_manifest(self.folder(key), self._place(self.folder(key))) is None
 
     def last_checkpoint(self, key: str, at_most: float = math.inf) -> tuple[int, Path] | None:
         """Returns None: the first process looks for it."""

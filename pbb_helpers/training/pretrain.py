@@ -25,7 +25,7 @@ import numpy as np
 
 from pbb_helpers.data.corpus import Mix, conversations
 from pbb_helpers.data.documents import Example, call_document
-from pbb_helpers.disk import check_manifest, plain_errors, plain_name, write_manifest, write_text
+from pbb_helpers.disk import check_manifest, lock, plain_errors, plain_name, write_manifest, write_text
 from pbb_helpers.families.names import draw_names
 from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import UsageError, did_you_mean, family
@@ -195,13 +195,19 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
         log: Gets a line now and then.
         progress: A `notebook.Progress` that is moved on.
     """
+    with plain_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / ".lock", lambda who: log(f"waiting for {who}, which makes {folder}")):
+        return _pretrain(settings, folder, log, progress)
+
+
+def _pretrain(settings: PretrainSettings, folder: Path, log: Callable[[str], None], progress: Any) -> Path:
     import torch
 
     from pbb_helpers.training.loss import autocast, loss
 
     torch.set_num_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(folder, mix=settings.mix, bpe_size=settings.bpe_size)
     model = new_model(tokenizer, settings).to(device)
     trained_by = optimizers(model, settings)

@@ -91,8 +91,9 @@ class Store:
         folder = self.folder(key)
         with plain_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder / ".lock", on_wait or (lambda who: log.warning("waiting for %s, which works on %s", who, folder))):
-            sweep(folder)
+        with lock(folder / ".lock", on_wait or (lambda who: log.warning("waiting for %s, which works on %s", who, folder))) as alone:
+            if alone:  # without a lock another process may be writing what would be swept
+                sweep(folder)
             yield
 
     # --- stages -----------------------------------------------------------------------------------------------------
