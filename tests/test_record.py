@@ -89,10 +89,11 @@ def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
 def test_a_page_without_a_block_costs_no_recorded_figure(tmp_path: Path) -> None:
     readme, folder = tmp_path / "README.md", tmp_path / "figures" / "01_x"
     readme.write_text("no block")
+    run = finished(tmp_path / "run")
     folder.mkdir(parents=True)
     (folder / "old.png").write_bytes(b"recorded")
     with pytest.raises(UsageError, match="01_x"):
-        record.record(finished(tmp_path), tmp_path / "figures", readme)
+        record.record(run, tmp_path / "figures", readme)
     assert [path.name for path in folder.iterdir()] == ["old.png"]
 
 
