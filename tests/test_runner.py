@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -25,6 +26,7 @@ from pbb_helpers.sharing.report_index import render_all
 
 # A child that ignores SIGTERM: the runner must end that one too.
 STUBBORN = """import os, subprocess, sys, time
+from collections.abc import Callable
 from pathlib import Path
 child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"], stdout=subprocess.PIPE)
 child.stdout.readline()
@@ -83,6 +85,17 @@ def test_a_finished_run_is_not_repeated(done):
     start = time.monotonic()
     again = run(folder / "tiny.ipynb", {"n": "3", "lr": "1"}, out_dir=folder / "runs", typed=True)
     assert again.reused and again.folder == result.folder and time.monotonic() - start < 5
+
+
+def test_other_weights_in_a_models_folder_make_another_run(tmp_path: Path, tiny_folder: Callable):
+    model = tiny_folder("llama")
+    for name in ("a", "b"):
+        shutil.copytree(model, tmp_path / name)
+    path = write_notebook(tmp_path / "tiny.ipynb", "print(model)", parameters='model = "pbb-small"  # a folder')
+    first = run(path, {"model": str(tmp_path / "a")}, out_dir=tmp_path / "runs")
+    assert not first.reused and run(path, {"model": str(tmp_path / "a")}, out_dir=tmp_path / "runs").reused
+    os.utime(tmp_path / "a" / "model.safetensors", (1, 1))
+    assert not run(path, {"model": str(tmp_path / "a")}, out_dir=tmp_path / "runs").reused
 
 
 def test_failure_names_cell_and_keeps_the_last_good_run(tmp_path: Path):

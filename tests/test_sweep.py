@@ -392,7 +392,7 @@ def test_who_takes_the_lock_of_a_run_while_it_is_cleaned_holds_it_alone(kept, mo
 def test_fingerprint_is_what_a_run_is_recognised_by(notebook):
     from pbb_helpers.parameters import read_notebook
 
-    before = fingerprint(read_notebook(notebook))
+    before = fingerprint(read_notebook(notebook), {})
     write_notebook(notebook, "## Work", WORK + "\n# more", parameters=PARAMETERS)
-    after = fingerprint(read_notebook(notebook))
+    after = fingerprint(read_notebook(notebook), {})
     assert before["notebook"] != after["notebook"] and before["package"] == after["package"]

@@ -18,6 +18,7 @@ from pbb_helpers.disk import lock, plain_errors, plain_name
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
+from pbb_helpers.training.model_files import find, shipped
 from pbb_helpers.training.store import set_aside
 
 FORMAT = 1
@@ -58,7 +59,7 @@ def run(
     with plain_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with plain_errors(folder), lock(folder.parent / f".{folder.name}.lock", _refuse(folder)) as alone:
-        prints = fingerprint(node)
+        prints = fingerprint(node, values)
         last = read_run(folder)
         if last and last["status"] == "running" and not alone:  # the disk has no locks: the record alone says that somebody is at it
             _refuse(folder)(f"process {last['pid']} on {last['host']}")
@@ -72,7 +73,7 @@ def run(
         record = Record(folder, start)
         result = _execute(path, changed, folder, record, on_event or (lambda _: None))
         if provenance.package_hash() != prints["package"]:  # processes import what lies on the disk when they start
-            record.data["fingerprint"] = {"notebook": prints["notebook"], "package": "changed during the run"}
+            record.data["fingerprint"] = prints | {"package": "changed during the run"}
             record.write()
         if result.status == "completed":
             seal(result)
@@ -80,9 +81,34 @@ def run(
         return result
 
 
-def fingerprint(node: Any) -> dict[str, str]:
-    """Returns the hashes of what makes a run beside its parameters: the notebook and the package."""
-    return {"notebook": source_hash(node), "package": provenance.package_hash()}
+def fingerprint(node: Any, values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the hashes of what makes a run beside its parameters: the notebook, the package, and models that lie in folders."""
+    return {"notebook": source_hash(node), "package": provenance.package_hash()} | weights_print(values)
+
+
+def weights_print(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a hash of names, sizes and times of the files of every model that lies in a folder and does not ship; {} without any.
+
+    The files themselves are read where they are used: the store's keys hold their hashes. Here it is asked only whether to look again.
+    """
+    given = [value for name in MODEL_PARAMETERS for value in _texts(values.get(name))]
+    files = []
+    for spec in given:
+        try:
+            folder = find(spec)[0] if spec not in shipped() else None
+        except UsageError:  # a hub id, or a mistake that the notebook will name
+            continue
+        files += [path for path in sorted(folder.iterdir()) if path.is_file()] if folder else []
+    said = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return {"models": hashlib.sha256(json.dumps(said).encode()).hexdigest()} if files else {}
+
+
+MODEL_PARAMETERS = ("model", "models", "sizes", "repeated")
+"""The parameters that name base models."""
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str)]
 
 
 def is_current(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str]) -> bool:

@@ -16,7 +16,7 @@ from pbb_helpers.provenance import cores
 from pbb_helpers.running.grid import MOST
 from pbb_helpers.running.run_logs import log_of
 from pbb_helpers.running.run_record import RunResult, all_runs, read_run
-from pbb_helpers.running.runner import fingerprint, is_current, parameters_key
+from pbb_helpers.running.runner import fingerprint, is_current, parameters_key, weights_print
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Sweep:
         record = self.record(point)
         if record is None:
             return "new"
-        if is_current(point.folder, record, self.prints):
+        if is_current(point.folder, record, self.prints | weights_print(point.values)):
             return "finished"
         return {"running": "running", "failed": "failed", "killed": "stopped"}.get(record["status"], "new")
 
@@ -92,7 +92,7 @@ def make_sweep(notebook: Path | str, grid: Mapping[str, Sequence[Any]], out_dir:
     if len(points) > MOST:
         raise UsageError(f"the grid has more than {MOST} combinations; give fewer values")
     varied = tuple(name for name, values in grid.items() if len(values) > 1)
-    return Sweep(path, tuple(points.values()), varied, fingerprint(node))
+    return Sweep(path, tuple(points.values()), varied, fingerprint(node, {}))
 
 
 def default_jobs(points: Sequence[Point]) -> int:
