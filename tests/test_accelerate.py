@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,18 @@ def test_two_processes_give_the_losses_and_weights_of_one(tiny_folder, tmp_path,
     assert told == {"process-0-of-2": [[1, 2, 3, 4, 5, 6, 7, 1, 2], [4, 5, 6, 7, 1, 2]], "process-1-of-2": [[], []]}
     assert_same(results(tmp_path / "one"), results(tmp_path / "two"))
     assert_same(results(tmp_path / "one"), results(tmp_path / "resumed"))
+
+
+def test_dropout_in_several_processes_has_a_key_of_its_own(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.Training, "run", lambda self, tell: None)
+    monkeypatch.setattr(parallel, "agree", lambda answer: answer)
+    loaded, keys = models.load(str(tiny_folder("llama")), device="cpu"), {}
+    for world in (1, 2):
+        monkeypatch.setattr(parallel, "processes", lambda world=world: (0, world))
+        for dropout in (0.0, 0.1):
+            stage = replace(STAGE, settings=replace(SETTINGS, dropout=dropout))
+            keys[world, dropout] = train.train_stage(loaded, stage, store=Store(tmp_path))
+    assert keys[1, 0.0] == keys[2, 0.0] and len(set(keys.values())) == 3
 
 
 if __name__ == "__main__":

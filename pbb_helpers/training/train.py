@@ -33,7 +33,7 @@ from pbb_helpers.training.batches import Encoded, batches
 from pbb_helpers.training.loss import autocast, loss
 from pbb_helpers.training.merged import inputs_as_they_are, merged_forward
 from pbb_helpers.training.models import LoadedModel
-from pbb_helpers.training.store import Store
+from pbb_helpers.training.store import Store, digest
 
 if TYPE_CHECKING:
     from pbb_helpers.data.settings import Stage, TrainSettings
@@ -63,6 +63,8 @@ def train_stage(
     """
     dtype = resolve_dtype(stage.settings.dtype, loaded.model.device)
     key = store.stage_key(parent or loaded.key, stage, str(dtype).removeprefix("torch."))
+    if stage.settings.dropout and (world := parallel.processes()[1]) > 1:
+        key = digest(key, f"in {world} processes")  # each draws masks of its own: another result than that of one
     gpus = [loaded.model.device] if loaded.model.device.type == "cuda" else []
     store = parallel.view(store)
     with store.locked(key), torch.random.fork_rng(gpus):
