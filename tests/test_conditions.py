@@ -147,6 +147,9 @@ def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
                 "types": hidden.source.replace("(x):", "(x: int) -> int:"), "within a block": textwrap.indent(hidden.source, "    ")}  # fmt: skip
     for how, source in laid_out.items():
         text = re.sub(rf"\b{hidden.name}\b", stranger.name, source)
+        for where, before in (("", "Look:\n"), (" within a line", "Look: "), (" after another", f"{shown.source}\n")):
+            planted = textwrap.indent(f"{before}{text}", "  ") if how == "within a block" else f"{before}{text}"
+            found[f"w/o IO body under a fresh name with {how}{where}"] = edited(plain, prompt=f"{planted}\n\nWhat is it?\n")
         found[f"w/o IO body under a fresh name with {how}"] = edited(plain, prompt=f"Look:\n{text}\n\nWhat is it?\n")
     found["a held-out input that the text does not show"] = replace(call, prompt=f"Compute {shown.name}.\nAnswer only:\n", input=held_out)
     for written in (f"({held_out})", f" ( {held_out} )", f"(0{held_out})", f"(+{held_out})", f"(x={held_out})", f"({held_out},)"):

@@ -63,6 +63,8 @@ def test_predictions_stand_beside_what_came_out() -> None:
         own = pd.concat([own, pd.DataFrame([{"seed": "all", "floor": "best constant", "n": 120, "accuracy": 0.6}])])
         found = findings.claims(PREDICTIONS[3:4], two, floors=own, table=statistics.results(two))
         assert found["verdict"].tolist() == [verdict], seeds
+        said = " ".join(findings.sentences(statistics.results(two), two, floors=own))
+        assert ("in seed 1 it is not above that seed's own" in said) == (verdict == "seeds disagree")
     numbers = claims.set_index("claim")
     assert numbers.loc["floor", ["effect", "low"]].tolist() == pytest.approx(
         [50 / 60 - 0.1, table[table["condition"] == "proactive"]["low"].iloc[-1] - 0.1]

@@ -21,12 +21,11 @@ from notebooks_for_tests import RESULTS, write_notebook
 
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run
-from pbb_helpers.running.runner import parameters_key, run
+from pbb_helpers.running.runner import parameters_key, run, weights_print
 from pbb_helpers.sharing.report_index import render_all
 
 # A child that ignores SIGTERM: the runner must end that one too.
 STUBBORN = """import os, subprocess, sys, time
-from collections.abc import Callable
 from pathlib import Path
 child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"], stdout=subprocess.PIPE)
 child.stdout.readline()
@@ -96,6 +95,13 @@ def test_other_weights_in_a_models_folder_make_another_run(tmp_path: Path, tiny_
     assert not first.reused and run(path, {"model": str(tmp_path / "a")}, out_dir=tmp_path / "runs").reused
     os.utime(tmp_path / "a" / "model.safetensors", (1, 1))
     assert not run(path, {"model": str(tmp_path / "a")}, out_dir=tmp_path / "runs").reused
+
+
+@pytest.mark.parametrize("spec", ["org/name", "pbb-small", "pbb-xl", "./nowhere", "a" * 5000, "~nobody/x", "\0", ""])
+def test_models_that_lie_in_no_folder_are_neither_sought_nor_hashed(spec: str, monkeypatch):
+    monkeypatch.setattr("pbb_helpers.training.model_files._find_on_hub", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.setattr("pbb_helpers.running.runner.made", lambda name: None)
+    assert weights_print({"model": spec, "models": [spec, 3], "sizes": None, "seeds": [0]}) == {}
 
 
 def test_failure_names_cell_and_keeps_the_last_good_run(tmp_path: Path):

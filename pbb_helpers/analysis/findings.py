@@ -128,8 +128,14 @@ def _floor_verdict(evidence: Evidence, line: pd.Series) -> list[str]:
     name, floor = highest_floor(evidence.floors, line["mode"])
     seeds = above_floor(evidence.table, evidence.floors, evidence.focus, line["mode"])
     if line["low"] > floor and (short := [seed for seed, above in seeds.items() if above <= 0]):
-        return [f"Its interval lies above the floor of {_percent(floor)} ({name}), but seed{'' if len(short) == 1 else 's'} {', '.join(short)} "
-                "at or below it: that it knows the programs is not shown in this mode."]  # fmt: skip
+        own = (
+            f"in seed {short[0]} it is not above that seed's own"
+            if len(short) == 1
+            else f"in seeds {', '.join(short)} it is not above their own"
+        )
+        return [
+            f"Its interval lies above the floor of {_percent(floor)} ({name}), but {own}: that it knows the programs is not shown in this mode."
+        ]
     if line["low"] > floor:
         return [f"Its interval lies above the floor of {_percent(floor)} ({name})."]
     where = "lies below" if line["high"] < floor else "holds"
@@ -330,10 +336,12 @@ def came_true(expected: str, verdict: str, low: float = math.nan, high: float = 
     """Returns whether a verdict is what was expected, for the table of claims.
 
     A difference that was expected has come true if it is shown, and not if it isn't. "no difference shown" has come true only if the
-    interval lies within `MARGIN` of zero, "not above" if its upper end lies below `MARGIN`: else too little is known, and the claim is open.
+    interval lies within `MARGIN` of zero, "not above" if its upper end lies below `MARGIN`. A difference that is shown refutes both; else too little is known, and the claim is open.
 
     >>> came_true("above", "below"), came_true("above", "seeds disagree", 0.01, 0.2), came_true("above", "not run")
     ('no', 'no', '-')
+    >>> came_true("not above", "seeds disagree", 0.01, 0.04)
+    'open'
     >>> came_true("not above", "no difference shown", -0.2, 0.04), came_true("no difference shown", "no difference shown", -0.2, 0.04)
     ('yes', 'open')
     """
@@ -343,6 +351,8 @@ def came_true(expected: str, verdict: str, low: float = math.nan, high: float = 
         return "yes" if verdict == expected else "no"
     if verdict == "above" or (verdict == "below" and expected == "no difference shown"):
         return "no"
+    if verdict == "seeds disagree" and (low > 0 or expected == "no difference shown"):
+        return "open"
     return "yes" if high < MARGIN and (expected == "not above" or low > -MARGIN) else "open"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import textwrap
 
 from pbb_helpers.data.datasets import Dataset, held_out_part
 from pbb_helpers.data.demonstrations import pair_documents
@@ -93,27 +92,44 @@ def _body(source: str) -> str:
     return source.split("\n", 1)[1]
 
 
-DEFINITION = re.compile(r"^[ \t]*def \w+\([^\n]*:[^\n]*(?:\n(?:[ \t]+[^\n]*|(?=\n)))*", re.MULTILINE)
-"""A definition and the lines below it that are indented or empty."""
+VERBATIM = re.compile(r"def \w+\(.*\):\n((?:[ ]+.*(?:\n|$))+)")
+DEFINITION = re.compile(r"(?<!\w)def\s+\w+\s*\(")
+"""Where a definition begins, wherever in its line."""
 
 
 def _bodies(text: str) -> set[str]:
     """Returns the body of each function whose definition or description stands in the text, as it stands there and as `_plain` has it."""
-    found = {match[0] for match in DEFINITION.finditer(text)} | set(find(text))
-    return {body for written in found for body in (_body(f"{written}\n").strip("\n"), _plain(written)) if body}
+    verbatim = {match[1].rstrip("\n") for match in VERBATIM.finditer(text)}
+    plain = {_plain(_definition(text, match.start())) for match in DEFINITION.finditer(text)}
+    said = {body for source in find(text) for body in (_body(source), _plain(source))}
+    return (verbatim | plain | said) - {""}
+
+
+def _definition(text: str, start: int) -> str:
+    """Returns one definition without what stands before it in its line, its lines as far in as if it began its line; the next one is not its own."""
+    before = text[text.rfind("\n", 0, start) + 1 : start]
+    indent = len(before) - len(before.lstrip()) if before.strip() else len(before)
+    first, *rest = text[start:].split("\n")
+    lines = [first]
+    for line in rest:
+        if line.strip() and len(line) - len(line.lstrip()) <= indent:
+            break  # back at the definition's own depth: it has ended
+        lines.append(line[indent:])
+    return "\n".join(lines)
 
 
 @functools.lru_cache(maxsize=50_000)
 def _plain(written: str) -> str:
     """Returns the body of a function as any other writing of it has it: no comments, types or spaces, arguments by number; "" if it is no Python."""
     try:
-        (function, *_) = ast.parse(textwrap.dedent(written).strip()).body
+        (function, *_) = ast.parse(written).body
+        if not isinstance(function, ast.FunctionDef):
+            return ""
+        names = {argument.arg: f"argument{i}" for i, argument in enumerate((*function.args.posonlyargs, *function.args.args))}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Name):
+                node.id = names.get(node.id, node.id)
+        body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+        return "\n".join(map(ast.unparse, body))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
-    if not isinstance(function, ast.FunctionDef):
-        return ""
-    names = {argument.arg: f"argument{i}" for i, argument in enumerate(function.args.args)}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Name):
-            node.id = names.get(node.id, node.id)
-    return "\n".join(map(ast.unparse, function.body))

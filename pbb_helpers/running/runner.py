@@ -18,7 +18,8 @@ from pbb_helpers.disk import lock, plain_errors, plain_name
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
-from pbb_helpers.training.model_files import find, shipped
+from pbb_helpers.training.model_files import made, shipped
+from pbb_helpers.training.recipes import LADDER
 from pbb_helpers.training.store import set_aside
 
 FORMAT = 1
@@ -91,16 +92,23 @@ def weights_print(values: Mapping[str, Any]) -> dict[str, str]:
 
     The files themselves are read where they are used: the store's keys hold their hashes. Here it is asked only whether to look again.
     """
-    given = [value for name in MODEL_PARAMETERS for value in _texts(values.get(name))]
-    files = []
-    for spec in given:
-        try:
-            folder = find(spec)[0] if spec not in shipped() else None
-        except UsageError:  # a hub id, or a mistake that the notebook will name
-            continue
-        files += [path for path in sorted(folder.iterdir()) if path.is_file()] if folder else []
+    files: list[Path] = []
+    for spec in (text for name in MODEL_PARAMETERS for text in _texts(values.get(name))):
+        if folder := _folder(spec):
+            files += [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     said = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return {"models": hashlib.sha256(json.dumps(said).encode()).hexdigest()} if files else {}
+
+
+def _folder(spec: str) -> Path | None:
+    """Returns the folder of a model that doesn't ship, None for any other: the hub is not asked."""
+    try:
+        if spec in shipped():
+            return None
+        folder = made(spec) if spec in LADDER else Path(spec).expanduser()
+        return folder if folder and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # no path: the notebook will say so
+        return None
 
 
 MODEL_PARAMETERS = ("model", "models", "sizes", "repeated")

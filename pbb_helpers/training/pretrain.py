@@ -197,7 +197,7 @@ def pretrain(settings: PretrainSettings, folder: Path, *, log: Callable[[str], N
     """
     with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / ".lock", lambda who: log(f"waiting for {who}, which makes {folder}")):
+    with lock(folder.parent / f".{folder.name}.lock", lambda who: log(f"waiting for {who}, which makes {folder}")):
         return _pretrain(settings, folder, log, progress)
 
 

@@ -104,5 +104,5 @@ LADDER = {
         ),
     )
 }
-"""Models by name: `pbb pretrain --name` makes each of them as it was made. The ladder is pbb-xs, -s, -m, -l and -xl, of 0.5M to 10M parameters, by one recipe;
+"""Models by name: `pbb pretrain --name` makes each of them as it was made. The ladder is pbb-xs, -s, -m, -l and -xl, of 0.6M to 10M parameters, by one recipe;
 pbb-once and pbb-twice run the same layers once and twice (`passes`); pbb-m-code and pbb-m-words are pbb-m with code and language 9:1 and 1:9; pbb-ciphers is its size, reads code alone, and runs ciphers too."""
