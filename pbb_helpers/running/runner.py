@@ -103,7 +103,7 @@ def weights_print(values: Mapping[str, Any]) -> dict[str, str]:
 def _folder(spec: str) -> Path | None:
     """Returns the folder of a model that doesn't ship, None for any other: the hub is not asked."""
     try:
-        if spec in shipped():
+        if not spec or spec in shipped():
             return None
         folder = made(spec) if spec in LADDER else Path(spec).expanduser()
         return folder if folder and folder.is_dir() else None
