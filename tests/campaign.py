@@ -304,7 +304,9 @@ class Campaign:
         status, err = forked(work, number=signal.SIGKILL, after=after)
         other = faults._wait(pid, 300)
         what = "two at once" + (f", one killed after {after:.2f} s" if after else "")
-        if other != 0 or status != (0 if after is None else -signal.SIGKILL):
+        if after and status == 0:
+            what += ", which had ended by then"  # on a machine that is less busy than when the time was taken: two at once all the same
+        if other != 0 or status not in ((0,) if after is None else (0, -signal.SIGKILL)):
             return what, f"ended with {other} and {status}: {err[-1500:]}"
         if self.table_of(self.root) != self.table:
             return what, "another table"
