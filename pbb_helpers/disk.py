@@ -156,7 +156,7 @@ def lock(path: Path, on_wait: Callable[[str], None], poll: float = 0.2) -> Itera
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         waited = False
-        while not _try_lock(handle):
+        while (locked := _try_lock(handle)) is False:
             if not waited:
                 on_wait(os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process")
                 waited = True
@@ -164,7 +164,7 @@ def lock(path: Path, on_wait: Callable[[str], None], poll: float = 0.2) -> Itera
         with plain_errors(path):
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield locks(handle)
+        yield locked is True
     finally:
         os.close(handle)
 
@@ -176,21 +176,13 @@ def held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _try_lock(handle)
+        return _try_lock(handle) is False
     finally:
         os.close(handle)
 
 
-def locks(handle: int) -> bool:
-    """Returns whether this open file can be locked at all; some network file systems can't."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in NO_LOCKS
-    return True
-
-
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int) -> bool | None:
+    """Returns whether the file is locked now, or None where the disk has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -198,5 +190,5 @@ def _try_lock(handle: int) -> bool:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        # Some network file systems have no locks. Writing stays atomic, so the worst is that two processes do the same work.
+        return None  # as some network file systems: writing stays atomic, so that the worst is that two processes do the same work
     return True

@@ -100,7 +100,7 @@ def test_other_weights_in_a_models_folder_make_another_run(tmp_path: Path, tiny_
 @pytest.mark.parametrize("spec", ["org/name", "pbb-small", "pbb-xl", "./nowhere", "a" * 5000, "~nobody/x", "\0", ""])
 def test_models_that_lie_in_no_folder_are_neither_sought_nor_hashed(spec: str, monkeypatch):
     monkeypatch.setattr("pbb_helpers.training.model_files._find_on_hub", lambda *_, **__: pytest.fail("the hub was asked"))
-    monkeypatch.setattr("pbb_helpers.running.runner.made", lambda name: None)
+    monkeypatch.setattr("pbb_helpers.training.model_files.made", lambda name: None)
     assert weights_print({"model": spec, "models": [spec, 3], "sizes": None, "seeds": [0]}) == {}
 
 

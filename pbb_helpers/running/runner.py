@@ -18,8 +18,7 @@ from pbb_helpers.disk import lock, plain_errors, plain_name
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
-from pbb_helpers.training.model_files import made, shipped
-from pbb_helpers.training.recipes import LADDER
+from pbb_helpers.training.model_files import made_here
 from pbb_helpers.training.store import set_aside
 
 FORMAT = 1
@@ -94,21 +93,10 @@ def weights_print(values: Mapping[str, Any]) -> dict[str, str]:
     """
     files: list[Path] = []
     for spec in (text for name in MODEL_PARAMETERS for text in _texts(values.get(name))):
-        if folder := _folder(spec):
+        if folder := made_here(spec):
             files += [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     said = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return {"models": hashlib.sha256(json.dumps(said).encode()).hexdigest()} if files else {}
-
-
-def _folder(spec: str) -> Path | None:
-    """Returns the folder of a model that doesn't ship, None for any other: the hub is not asked."""
-    try:
-        if not spec or spec in shipped():
-            return None
-        folder = made(spec) if spec in LADDER else Path(spec).expanduser()
-        return folder if folder and folder.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # no path: the notebook will say so
-        return None
 
 
 MODEL_PARAMETERS = ("model", "models", "sizes", "repeated")

@@ -87,6 +87,17 @@ def _siblings(path: Path) -> str:
         return f"neither does {str(path.parent)!r}"
 
 
+def made_here(spec: str) -> Path | None:
+    """Returns the folder of a model that lies on this machine and does not ship, None for any other: the hub is not asked."""
+    try:
+        if not spec or spec in shipped():
+            return None
+        folder = made(spec) if spec in LADDER else Path(spec).expanduser()
+        return folder if folder and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # no path: `find` says so
+        return None
+
+
 def _find_on_hub(spec: str, trust_remote_code: bool) -> tuple[Path, str]:
     """Returns the local snapshot of a hub model, downloaded if need be, and "id@commit".
 
