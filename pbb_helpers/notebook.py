@@ -79,7 +79,7 @@ def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims:
         rows: A DataFrame or an iterable of dicts, one per answer.
         results: A DataFrame with columns condition, mode, group, seed, n, accuracy, low, high, …
         floors: A DataFrame of `statistics.floors` or `statistics.with_control`, to be drawn where runs lie over each other.
-        claims: A DataFrame of `findings.claims`, for the table of claims.
+        claims: A DataFrame of `verdicts.claims`, for the table of claims.
         headline: One line for the terminal and the top of the report.
         reused: The share of the work that came from the store: the run's time is that of the rest.
         folder: Where; `run_folder()` by default.

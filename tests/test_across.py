@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbb_helpers.analysis import findings
+from pbb_helpers.analysis import verdicts
 from pbb_helpers.experiments import across, experiment, profiles
 from pbb_helpers.figures import plots_across
 from pbb_helpers.programs import UsageError
@@ -83,7 +83,7 @@ def test_results_and_claims_are_those_of_each_model(rows: pd.DataFrame) -> None:
     assert overall["one", "proactive"] == pytest.approx(0.75) and overall["other", "description"] == pytest.approx(0.5)
     assert list(table.columns[:2]) == ["model", "condition"]
     floors = pd.DataFrame([{"seed": "all", "floor": "best constant", "n": 40, "accuracy": 0.1}])
-    expected = findings.Prediction("code wins", "proactive", "description", "recall", "above")
+    expected = verdicts.Prediction("code wins", "proactive", "description", "recall", "above")
     claims = across.claims({"one": [expected], "other": [expected], "third": [expected]}, own, table, floors)
     assert claims[["claim", "verdict", "came_true"]].values.tolist() == [
         ["one: code wins", "above", "yes"], ["other: code wins", "no difference shown", "no"]]  # fmt: skip
@@ -169,7 +169,7 @@ def test_further_models_are_an_experiment_of_their_own(parameter: str, condition
 def test_a_claim_along_an_axis_is_of_one_condition(rows: pd.DataFrame) -> None:
     table = across.results(rows)
     for condition, mode, effect in (("proactive", "recall", 0.25), ("description", "recall_description", -0.25)):
-        claim = findings.Prediction("one beats other", "one", "other", mode, "above")
+        claim = verdicts.Prediction("one beats other", "one", "other", mode, "above")
         found = across.claims_along([claim], rows, "model", table=table, floors=pd.DataFrame(), condition=condition).iloc[0]
         assert found["effect"] == pytest.approx(effect) and found["n"] == 40
         never = across.claims_along([claim._replace(a="third")], rows, "model", table=table, floors=pd.DataFrame(), condition=condition)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from pbb_helpers.analysis import findings
+from pbb_helpers.analysis import verdicts
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.compositions import KINDS, SHOWN, compose, kind, with_compositions
 from pbb_helpers.data.conditions import condition
@@ -266,7 +266,7 @@ def test_a_composition_that_always_fails_where_its_parts_succeed_is_below_its_pr
         composition_results.Expected("null", "proactive", KINDS[0], "recall", "floor", "not above"),
         composition_results.Expected("elsewhere", "proactive", KINDS[1], "recall", "floor", "above"),
     ]
-    assert findings.outcomes(composition_results.claims(expected, table, floors_))["came true"].tolist() == ["yes", "no", "yes", "-"]
+    assert verdicts.outcomes(composition_results.claims(expected, table, floors_))["came true"].tolist() == ["yes", "no", "yes", "-"]
     said = composition_results.sentences(table, floors_)
     assert (
         len(said) == 1 and "below the product" in said[0] and "n = 80 questions over 80 compositions" in said[0] and "floor 30 %" in said[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from pbb_helpers.analysis import findings, reading, statistics
+from pbb_helpers.analysis import findings, reading, statistics, verdicts
 from pbb_helpers.data.descriptions import find
 from pbb_helpers.experiments import pretraining, profiles
 from pbb_helpers.programs import UsageError
@@ -38,12 +38,12 @@ def test_answers_are_ten_with_wrong_ones_first(right: int, wrong_shown: int) -> 
 
 
 PREDICTIONS = [
-    findings.Prediction("more", "proactive", "stage1_only", "recall", "above"),
-    findings.Prediction("less", "stage1_only", "proactive", "recall", "above"),
-    findings.Prediction("same", "proactive", "mixture", "recall", "no difference shown"),
-    findings.Prediction("floor", "proactive", "floor", "recall", "above"),
-    findings.Prediction("low floor", "stage1_only", "floor", "recall", "above"),
-    findings.Prediction("absent", "proactive", "base", "recall", "above"),
+    verdicts.Prediction("more", "proactive", "stage1_only", "recall", "above"),
+    verdicts.Prediction("less", "stage1_only", "proactive", "recall", "above"),
+    verdicts.Prediction("same", "proactive", "mixture", "recall", "no difference shown"),
+    verdicts.Prediction("floor", "proactive", "floor", "recall", "above"),
+    verdicts.Prediction("low floor", "stage1_only", "floor", "recall", "above"),
+    verdicts.Prediction("absent", "proactive", "base", "recall", "above"),
 ]
 
 
@@ -51,8 +51,8 @@ def test_predictions_stand_beside_what_came_out() -> None:
     found = pd.concat([rows("proactive", 50), rows("stage1_only", 3), rows("mixture", 50)])
     table = statistics.results(found)
     floors = pd.DataFrame([{"seed": "all", "floor": "best constant", "n": 60, "accuracy": 0.1}])
-    claims = findings.claims(PREDICTIONS, found, floors=floors, table=table)
-    outcome = findings.outcomes(claims).set_index("prediction")
+    claims = verdicts.claims(PREDICTIONS, found, floors=floors, table=table)
+    outcome = verdicts.outcomes(claims).set_index("prediction")
     assert outcome["found"].to_dict() == {
         "more": "above", "less": "below", "same": "no difference shown", "floor": "above", "low floor": "no difference shown", "absent": "not run"
     }  # fmt: skip
@@ -61,7 +61,7 @@ def test_predictions_stand_beside_what_came_out() -> None:
         two = pd.concat([rows("proactive", right, seed=seed) for seed, right in ((0, 45), (1, 55))])
         own = pd.DataFrame([{"seed": seed, "floor": "best constant", "n": 60, "accuracy": share} for seed, share in seeds])
         own = pd.concat([own, pd.DataFrame([{"seed": "all", "floor": "best constant", "n": 120, "accuracy": 0.6}])])
-        found = findings.claims(PREDICTIONS[3:4], two, floors=own, table=statistics.results(two))
+        found = verdicts.claims(PREDICTIONS[3:4], two, floors=own, table=statistics.results(two))
         assert found["verdict"].tolist() == [verdict], seeds
         said = " ".join(findings.sentences(statistics.results(two), two, floors=own))
         assert ("in seed 1 it is not above that seed's own" in said) == (verdict == "seeds disagree")

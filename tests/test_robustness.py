@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbb_helpers import markup
-from pbb_helpers.analysis import crossing, findings, labels, robustness, statistics
+from pbb_helpers.analysis import crossing, labels, robustness, statistics, verdicts
 from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.datasets import held_out_part
 from pbb_helpers.data.demonstrations import exposures
@@ -234,7 +234,7 @@ def test_numbers_have_bins_and_a_side_without_answers_is_left_out() -> None:
     numbers = numbers.drop_duplicates(["condition", "seed", "program", "input"])
     scored = robustness.with_values(numbers, width=10)
     assert sorted(set(scored["bin"])) == [20, 30, 40] and set(scored["value"]) == {k + 20 for k in SHIFTS}
-    said = {side: [findings.Prediction("skew hurts", ARMS.skewed, ARMS.even, "direct", "below")] for side in robustness.SIDES}
+    said = {side: [verdicts.Prediction("skew hurts", ARMS.skewed, ARMS.even, "direct", "below")] for side in robustness.SIDES}
     assert list(robustness.claims(said, scored, (0, 1))["claim"]) == ["everywhere: skew hurts", "where rare: skew hurts"]
     table = robustness.summary(scored, (0, 1), n_boot=50)
     assert math.isnan(measured(table, ARMS.even, "gap")["accuracy"]) and measured(table, ARMS.even, "rare")["accuracy"] == pytest.approx(
@@ -249,9 +249,9 @@ def test_few_programs_have_no_interval() -> None:
 
 
 def test_claims_are_read_on_their_side_alone() -> None:
-    said = {"where frequent": [findings.Prediction("skew helps", ARMS.skewed, ARMS.even, "direct", "above")],
-            "where rare": [findings.Prediction("skew hurts", ARMS.skewed, ARMS.even, "direct", "below")],
-            "everywhere": [findings.Prediction("source is better", "proactive", ARMS.even, "own", "above")]}  # fmt: skip
+    said = {"where frequent": [verdicts.Prediction("skew helps", ARMS.skewed, ARMS.even, "direct", "above")],
+            "where rare": [verdicts.Prediction("skew hurts", ARMS.skewed, ARMS.even, "direct", "below")],
+            "everywhere": [verdicts.Prediction("source is better", "proactive", ARMS.even, "own", "above")]}  # fmt: skip
     found = robustness.claims(said, robustness.with_values(KNOWN), (13,))
     assert list(found["claim"]) == ["where frequent: skew helps", "where rare: skew hurts", "everywhere: source is better"]
     assert list(found["verdict"]) == ["above", "below", "not run"] and list(found["came_true"]) == ["yes", "yes", "-"]
@@ -432,8 +432,8 @@ def test_conditions_with_pairs_have_words_colours_and_markers_of_their_own() -> 
 def test_the_panel_draws_what_is_chosen_and_stands_still_in_a_page(kind: str) -> None:
     plan, arms = robust(profile="smoke", family=kind)
     said = [
-        findings.Prediction("skew helps", arms.skewed, "proactive", "direct", "above"),
-        findings.Prediction("even", arms.even, "floor", "direct", "above"),
+        verdicts.Prediction("skew helps", arms.skewed, "proactive", "direct", "above"),
+        verdicts.Prediction("even", arms.even, "floor", "direct", "above"),
     ]
     panel = DistributionPanel(plan, said, demonstration_plan.SKEWED[kind])
     assert len(panel.drawn()) == 64 and set(panel.drawn()) <= set(plan.dataset(0).train_inputs) and "skew helps" in panel.shown.value

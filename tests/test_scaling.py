@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from pbb_helpers.analysis import findings
+from pbb_helpers.analysis import verdicts
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.experiments import across, questions, scaling
 from pbb_helpers.programs import UsageError
@@ -80,8 +80,8 @@ def rows(right: dict[int, int]) -> pd.DataFrame:
 def test_steps_along_an_axis_are_paired_question_by_question() -> None:
     some = rows({50: 20, 800: 60, 3200: 60})
     steps = [
-        findings.Prediction("more", "800", "50", "recall", "above"),
-        findings.Prediction("saturated", "3200", "800", "recall", "no difference shown"),
+        verdicts.Prediction("more", "800", "50", "recall", "above"),
+        verdicts.Prediction("saturated", "3200", "800", "recall", "no difference shown"),
     ]
     found = across.claims_along(steps, some, "n_with_io", table=some, floors=pd.DataFrame())
     assert found["verdict"].tolist() == ["above", "no difference shown"] and found["came_true"].tolist() == ["yes", "open"]

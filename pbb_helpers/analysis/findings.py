@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
 from pbb_helpers.analysis.labels import in_order, label
 from pbb_helpers.analysis.statistics import Difference, above_floor, failures, highest_floor, paired, prepare
 
-CLAIM = ("claim", "expected", "verdict", "effect", "low", "high", "n", "n_programs", "n_seeds", "came_true")
-MARGIN = 0.05
-"""A prediction of no difference has come true where the whole interval is nearer to zero than this, in points as a share; else it is open."""
 CONTROLS = ("stage1_only", "source_only", "shuffled_source")
 EXECUTION = ("direct", "cot", "recall", "recall_description")
 MODE_WORDS = {
@@ -63,7 +60,7 @@ def headline(table: pd.DataFrame, rows: pd.DataFrame, *, floors: pd.DataFrame | 
         return f"{focus} was not run together with any of its controls ({', '.join(CONTROLS)}): no comparison"
     best = max(against, key=lambda mode: (min(d.apart and d.mean > 0 for d in against[mode]), min(d.mean for d in against[mode])))
     holds = all(d.apart and d.mean > 0 for d in against[best])
-    line = _cell(table, focus, best, "without_io")
+    line = cell(table, focus, best, "without_io")
     assert line is not None
     controls = ", ".join(f"{d.b} {_percent(_accuracy(evidence, d.b, best))}" for d in against[best])
     choice = f", the best of {len(against)} modes" if len(against) > 1 else ""
@@ -89,7 +86,7 @@ def alt_text(table: pd.DataFrame, *, floors: pd.DataFrame | None = None, modes: 
     said, modes = ["Accuracy by condition, with 95 % intervals over programs."], [mode for mode in modes if mode in set(table["mode"])]
     for group in groups:
         for mode in modes:
-            cells = [_cell(table, name, mode, group) for name in in_order(table["condition"])]
+            cells = [cell(table, name, mode, group) for name in in_order(table["condition"])]
             parts = [f"{line['condition']} {_percent(line['accuracy'])} ({_span(line)})" for line in cells if line is not None]
             said += [f"{label(group)} programs, {label(mode)}: {', '.join(parts)}."] if parts else []
     if floors is not None:
@@ -101,7 +98,7 @@ def alt_text(table: pd.DataFrame, *, floors: pd.DataFrame | None = None, modes: 
 
 
 def _execution(evidence: Evidence, mode: str) -> str:
-    line = _cell(evidence.table, evidence.focus, mode, "without_io")
+    line = cell(evidence.table, evidence.focus, mode, "without_io")
     if line is None:
         return ""
     said = f"On {label('without_io')} programs, {evidence.focus} answers {_described(evidence, line, mode)}."
@@ -143,7 +140,7 @@ def _floor_verdict(evidence: Evidence, line: pd.Series) -> list[str]:
 
 
 def _recall(evidence: Evidence, kind: str) -> str:
-    line = _cell(evidence.table, evidence.focus, kind, "without_io")
+    line = cell(evidence.table, evidence.focus, kind, "without_io")
     if line is None:
         return ""
     others = [(name, _accuracy(evidence, name, kind)) for name in CONTROLS]
@@ -175,7 +172,7 @@ def _rival(evidence: Evidence, mode: str, rival: str) -> str:
 
 
 def _forgetting(evidence: Evidence, mode: str) -> str:
-    line, found = _cell(evidence.table, evidence.focus, mode, "with_io"), _difference(evidence, "stage1_only", mode, "with_io")
+    line, found = cell(evidence.table, evidence.focus, mode, "with_io"), _difference(evidence, "stage1_only", mode, "with_io")
     if line is None:
         return ""
     said = f"On {label('with_io')} programs, {evidence.focus} answers {_described(evidence, line, mode)}"
@@ -204,10 +201,10 @@ def _caution(evidence: Evidence, modes: Sequence[str]) -> str:
 
 
 def _modes(evidence: Evidence) -> list[str]:
-    return [mode for mode in EXECUTION if _cell(evidence.table, evidence.focus, mode, "without_io") is not None]
+    return [mode for mode in EXECUTION if cell(evidence.table, evidence.focus, mode, "without_io") is not None]
 
 
-def _cell(table: pd.DataFrame, condition: str, mode: str, group: str) -> pd.Series | None:
+def cell(table: pd.DataFrame, condition: str, mode: str, group: str) -> pd.Series | None:
     found = table[
         (table["condition"] == condition) & (table["mode"] == mode) & (table["group"] == group) & (table["seed"].astype(str) == "all")
     ]
@@ -215,12 +212,12 @@ def _cell(table: pd.DataFrame, condition: str, mode: str, group: str) -> pd.Seri
 
 
 def _accuracy(evidence: Evidence, condition: str, mode: str) -> float:
-    line = _cell(evidence.table, condition, mode, "without_io")
+    line = cell(evidence.table, condition, mode, "without_io")
     return math.nan if line is None else float(line["accuracy"])
 
 
 def _difference(evidence: Evidence, other: str, mode: str, group: str) -> Difference | None:
-    if any(_cell(evidence.table, name, mode, group) is None for name in (evidence.focus, other)):
+    if any(cell(evidence.table, name, mode, group) is None for name in (evidence.focus, other)):
         return None
     return paired(evidence.frame, evidence.focus, other, mode=mode, group=group, n_boot=evidence.n_boot, seed=evidence.seed)
 
@@ -246,7 +243,7 @@ def _frame_of_reference(evidence: Evidence, mode: str, group: str) -> str:
     said = ""
     if evidence.floors is not None and group == "without_io":
         said += f"; floor {_percent(highest_floor(evidence.floors, mode)[1])}"
-    ceiling = _cell(evidence.table, "in_context", mode, group)
+    ceiling = cell(evidence.table, "in_context", mode, group)
     return said + (f"; ceiling {_percent(ceiling['accuracy'])} with the source in context" if ceiling is not None else "")
 
 
@@ -287,116 +284,3 @@ def _percent(share: float) -> str:
 
 def _seeds(line: pd.Series) -> str:
     return "1 seed" if line["n_seeds"] == 1 else f"{line['n_seeds']} seeds"
-
-
-class Prediction(NamedTuple):
-    """What was expected of condition `a` against `b` on w/o IO programs before the run.
-
-    `expected` is "above", "below", "no difference shown" or "not above"; `came_true` says what fulfils each.
-    """
-
-    text: str
-    a: str
-    b: str
-    mode: str
-    expected: str
-
-
-def claims(
-    predictions: Sequence[Prediction], rows: pd.DataFrame, *, floors: pd.DataFrame | None = None, table: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """Returns what came of each prediction, in numbers.
-
-    Columns: claim, expected, verdict (of `verdict`, or "not run"), effect, low, high (the accuracy of `a` minus that of `b`, as shares, with
-    its 95 % interval over programs), n (pairs, or answers), n_programs, n_seeds, came_true. `b` may be "floor", the highest of `floors`: then
-    the interval is that of `a` in `table`, the floor is taken as known, and each seed is held against its own.
-    """
-    frame = prepare(rows)
-    lines = []
-    for p in predictions:
-        line = _claim(p, frame, floors, table)
-        lines.append({"claim": p.text, "expected": p.expected} | line | {"came_true": came_true(p.expected, **judged(line))})
-    return pd.DataFrame(lines, columns=list(CLAIM))
-
-
-def verdict(low: float, high: float, seeds: Sequence[float]) -> str:
-    """Returns what a difference shows: "above" or "below" where its interval excludes zero and every seed's own difference has that sign.
-
-    >>> verdict(0.01, 0.2, (0.1, 0.1)), verdict(0.01, 0.2, (0.2, -0.1)), verdict(-0.1, 0.1, (0.1,)), verdict(math.nan, math.nan, (0.1,))
-    ('above', 'seeds disagree', 'no difference shown', 'no difference shown')
-    """
-    if low > 0:
-        return "above" if min(seeds) > 0 else "seeds disagree"
-    if high < 0:
-        return "below" if max(seeds) < 0 else "seeds disagree"
-    return "no difference shown"
-
-
-def came_true(expected: str, verdict: str, low: float = math.nan, high: float = math.nan) -> str:
-    """Returns whether a verdict is what was expected, for the table of claims.
-
-    A difference that was expected has come true if it is shown, and not if it isn't. "no difference shown" has come true only if the
-    interval lies within `MARGIN` of zero, "not above" if its upper end lies below `MARGIN`. A difference that is shown refutes both; else too little is known, and the claim is open.
-
-    >>> came_true("above", "below"), came_true("above", "seeds disagree", 0.01, 0.2), came_true("above", "not run")
-    ('no', 'no', '-')
-    >>> came_true("not above", "seeds disagree", 0.01, 0.04)
-    'open'
-    >>> came_true("not above", "no difference shown", -0.2, 0.04), came_true("no difference shown", "no difference shown", -0.2, 0.04)
-    ('yes', 'open')
-    """
-    if verdict == "not run":
-        return "-"
-    if expected in ("above", "below"):
-        return "yes" if verdict == expected else "no"
-    if verdict == "above" or (verdict == "below" and expected == "no difference shown"):
-        return "no"
-    if verdict == "seeds disagree" and (low > 0 or expected == "no difference shown"):
-        return "open"
-    return "yes" if high < MARGIN and (expected == "not above" or low > -MARGIN) else "open"
-
-
-def judged(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns of a line of `claims` what `came_true` asks for."""
-    return {name: line[name] for name in ("verdict", "low", "high") if name in line}
-
-
-def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, table: pd.DataFrame | None) -> dict[str, object]:
-    asked = frame[(frame["mode"] == p.mode) & (frame["group"] == "without_io")]["condition"]
-    if not {p.a, p.b} - {"floor"} <= set(asked):
-        return {"verdict": "not run"}
-    if p.b != "floor":
-        d = paired(frame, p.a, p.b, mode=p.mode, group="without_io")
-        return {
-            "verdict": verdict(d.low, d.high, d.seed_means),
-            "effect": d.mean,
-            "low": d.low,
-            "high": d.high,
-            "n": d.n,
-            "n_programs": d.n_programs,
-            "n_seeds": d.n_seeds,
-        }
-    if table is None or floors is None:
-        raise ValueError("a prediction against the floor needs table and floors")
-    line = _cell(table, p.a, p.mode, "without_io")
-    assert line is not None
-    floor = highest_floor(floors, p.mode)[1]
-    ends = {name: line[column] - floor for name, column in (("effect", "accuracy"), ("low", "low"), ("high", "high"))}
-    found = verdict(ends["low"], ends["high"], list(above_floor(table, floors, p.a, p.mode).values()))
-    return {"verdict": found} | ends | {name: line[name] for name in ("n", "n_programs", "n_seeds")}
-
-
-def outcomes(found: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table of `claims` in words: columns prediction, expected, found, difference, n, came true."""
-    run = found["verdict"] != "not run"
-    said = pd.DataFrame({"prediction": found["claim"], "expected": found["expected"], "found": found["verdict"]})
-    said["difference"] = [
-        points(line.effect, line.low, line.high) if ran else "" for line, ran in zip(found.itertuples(), run, strict=True)
-    ]
-    said["n"] = [_behind(line) if ran else "" for line, ran in zip(found.itertuples(), run, strict=True)]
-    said["came true"] = found["came_true"]
-    return said
-
-
-def _behind(line: Any) -> str:
-    return f"{line.n:.0f} over {line.n_programs:.0f} programs, {line.n_seeds:.0f} seed{'' if line.n_seeds == 1 else 's'}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pbb_helpers.analysis import findings, intervals, statistics
+from pbb_helpers.analysis import findings, intervals, statistics, verdicts
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.demonstrations import DEMONSTRATIONS
 from pbb_helpers.data.distributions import Distribution, value
@@ -161,8 +161,8 @@ def _worst(weights: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> np.ndar
     return np.mean(found, axis=0)
 
 
-def claims(predictions: Mapping[str, Sequence[findings.Prediction]], answers: pd.DataFrame, frequent: Sequence[int]) -> pd.DataFrame:
-    """Returns `findings.claims` of each side's predictions on the answers of that side, each claim under its side; a side without any is left out.
+def claims(predictions: Mapping[str, Sequence[verdicts.Prediction]], answers: pd.DataFrame, frequent: Sequence[int]) -> pd.DataFrame:
+    """Returns `verdicts.claims` of each side's predictions on the answers of that side, each claim under its side; a side without any is left out.
 
     Args:
         predictions: By side, a name in `SIDES`.
@@ -170,7 +170,7 @@ def claims(predictions: Mapping[str, Sequence[findings.Prediction]], answers: pd
         frequent: The values that count as frequent; all others are rare.
     """
     asked = {side: _side(answers, side, frequent) for side in predictions}
-    found = [findings.claims(some, asked[side]).assign(side=side) for side, some in predictions.items() if len(asked[side])]
+    found = [verdicts.claims(some, asked[side]).assign(side=side) for side, some in predictions.items() if len(asked[side])]
     table = pd.concat(found, ignore_index=True)
     return table.assign(claim=table["side"] + ": " + table["claim"]).drop(columns="side")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pbb_helpers.analysis import findings, intervals, statistics
+from pbb_helpers.analysis import findings, intervals, statistics, verdicts
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.documents import way_of_answering
@@ -112,27 +112,27 @@ def contrasts(
 
 
 def claims(
-    predictions: Mapping[str, Sequence[findings.Prediction]], rows: pd.DataFrame, table: pd.DataFrame, floors: pd.DataFrame
+    predictions: Mapping[str, Sequence[verdicts.Prediction]], rows: pd.DataFrame, table: pd.DataFrame, floors: pd.DataFrame
 ) -> pd.DataFrame:
-    """Returns `findings.claims` of each model's predictions, each claim under the model's name; models that were not run are left out."""
+    """Returns `verdicts.claims` of each model's predictions, each claim under the model's name; models that were not run are left out."""
     known = set(rows["model"])
     lines = []
     for model, some in predictions.items():
         if model in known:
-            found = findings.claims(some, rows[rows["model"] == model], table=table[table["model"] == model], floors=floors)
+            found = verdicts.claims(some, rows[rows["model"] == model], table=table[table["model"] == model], floors=floors)
             lines.append(found.assign(claim=[f"{model}: {text}" for text in found["claim"]]))
-    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=list(findings.CLAIM))
+    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=list(verdicts.CLAIM))
 
 
 def claims_along(
-    predictions: Sequence[findings.Prediction], rows: pd.DataFrame, column: str, *, table: pd.DataFrame, floors: pd.DataFrame,
+    predictions: Sequence[verdicts.Prediction], rows: pd.DataFrame, column: str, *, table: pd.DataFrame, floors: pd.DataFrame,
     condition: str = "proactive",
 ) -> pd.DataFrame:  # fmt: skip
-    """Returns `findings.claims` of one condition along an axis: `a` and `b` of a prediction are values of `column`, as text, or "floor".
+    """Returns `verdicts.claims` of one condition along an axis: `a` and `b` of a prediction are values of `column`, as text, or "floor".
 
     The questions are the same at every value, so that the differences are paired.
     """
-    return findings.claims(
+    return verdicts.claims(
         predictions, as_conditions(rows, column, condition), table=as_conditions(table, column, condition), floors=floors
     )
 

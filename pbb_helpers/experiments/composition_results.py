@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pbb_helpers.analysis import findings, statistics
+from pbb_helpers.analysis import findings, statistics, verdicts
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.compositions import KINDS, SHOWN, kind
 from pbb_helpers.data.documents import execution
@@ -144,7 +144,7 @@ def highest(table: pd.DataFrame, name: str) -> float:
 class Expected(NamedTuple):
     """What was expected of a condition's compositions of a kind against their product, or their floor, before the run.
 
-    `against` is "product" or "floor"; `expected` as in `findings.Prediction`.
+    `against` is "product" or "floor"; `expected` as in `verdicts.Prediction`.
     """
 
     text: str
@@ -156,7 +156,7 @@ class Expected(NamedTuple):
 
 
 def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
-    """Returns what came of each expectation, in the columns of `findings.claims`; the effect is the distance from the product or the floor.
+    """Returns what came of each expectation, in the columns of `verdicts.claims`; the effect is the distance from the product or the floor.
 
     Args:
         expected: Written before the run.
@@ -166,17 +166,17 @@ def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFra
     lines = []
     for e in expected:
         cell = table[(table["condition"] == e.condition) & (table["kind"] == e.kind) & (table["mode"] == e.mode)]
-        found = {"verdict": "not run"} if cell.empty else _claim(e, cell.iloc[0], floors)
-        came = findings.came_true(e.expected, **findings.judged(found))
+        found = verdicts.NOT_RUN if cell.empty else _claim(e, cell.iloc[0], floors)
+        came = verdicts.came_true(e.expected, found["verdict"], found["low"], found["high"])
         lines.append({"claim": f"{e.text} (against its {e.against})", "expected": e.expected} | found | {"came_true": came})
-    return pd.DataFrame(lines, columns=list(findings.CLAIM))
+    return pd.DataFrame(lines, columns=list(verdicts.CLAIM))
 
 
 def _claim(e: Expected, line: pd.Series, floors: pd.DataFrame) -> dict[str, Any]:
     counts = {name: line[name] for name in ("n", "n_programs", "n_seeds")}
     if e.against == "product":
         return {
-            "verdict": findings.verdict(line["low"], line["high"], (line["seed_least"], line["seed_most"])),
+            "verdict": verdicts.verdict(line["low"], line["high"], (line["seed_least"], line["seed_most"])),
             "effect": line["difference"],
             "low": line["low"],
             "high": line["high"],
@@ -185,7 +185,7 @@ def _claim(e: Expected, line: pd.Series, floors: pd.DataFrame) -> dict[str, Any]
     ends = {name: line[column] - floor for name, column in (("effect", "composed"), ("low", "composed_low"), ("high", "composed_high"))}
     # A kind has too few questions in one seed for a floor of its own: every seed is held against that of all.
     return (
-        {"verdict": findings.verdict(ends["low"], ends["high"], (line["composed_least"] - floor, line["composed_most"] - floor))}
+        {"verdict": verdicts.verdict(ends["low"], ends["high"], (line["composed_least"] - floor, line["composed_most"] - floor))}
         | ends
         | counts
     )

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 
-from pbb_helpers.analysis.findings import Prediction
+from pbb_helpers.analysis.verdicts import Prediction
 from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.distributions import Distribution, distribution, value
 from pbb_helpers.data.plan import Experiment
