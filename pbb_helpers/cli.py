@@ -218,8 +218,14 @@ def record(
     out: Runs = Path("runs"),
     figures: Annotated[Path, typer.Option(help="The folder of recorded figures.")] = Path("figures"),
     readme: Annotated[Path, typer.Option(help="The file with the block of numbers.")] = Path("README.md"),
+    variant: Annotated[
+        str, typer.Option(help="Records a run with other parameters beside the notebook's own, as <notebook>_<variant>.")
+    ] = "",
 ) -> None:
-    """Makes the latest finished run of a notebook the recorded one: its figures go to figures/, its numbers into README.md."""
+    """Makes the latest finished run of a notebook the recorded one: its figures go to figures/, its numbers into README.md.
+
+    Example: pbb record notebooks/06_io_distribution.ipynb --variant arithmetic
+    """
     from pbb_helpers.running.run_record import all_runs
     from pbb_helpers.sharing import record as recording
 
@@ -227,7 +233,7 @@ def record(
     finished = [r for r in all_runs(out, name) if r.status == "completed"]
     if not finished:
         raise _usage(f"no finished run of {name} in {out}; make one with: pbb run notebooks/{name}.ipynb")
-    for path in recording.record(finished[0], figures, readme):
+    for path in recording.record(finished[0], figures, readme, variant):
         _say(path)
 
 

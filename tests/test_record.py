@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +24,11 @@ WITHOUT_RECORD = {
 
 
 def test_notebooks_have_recorded_figures() -> None:
-    assert {path.name for path in RECORDED} == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} - WITHOUT_RECORD
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} - WITHOUT_RECORD
+    assert notebooks <= {path.name for path in RECORDED}
+    for path in RECORDED:
+        name = json.loads((path / "run.json").read_text(encoding="utf-8"))["notebook"]
+        assert name in notebooks and (path.name == name or path.name.startswith(f"{name}_"))
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda path: path.name)
@@ -159,6 +164,25 @@ def test_the_command_names_what_was_changed(tmp_path: Path) -> None:
     readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")
     record.record(run, tmp_path / "figures", readme)
     assert "`pbb run notebooks/01_x.ipynb -p profile quick -p seeds 0,1`," in readme.read_text()
+
+
+def test_a_variant_is_recorded_beside_the_notebooks_own_run(tmp_path: Path) -> None:
+    readme, figures = tmp_path / "README.md", tmp_path / "figures"
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n<!-- 01_x_large: begin -->\n<!-- 01_x_large: end -->\n")
+    record.record(finished(tmp_path / "run"), figures, readme)
+    large = finished(tmp_path / "large")
+    large.record["changed"], large.record["parameters"]["model"] = ["model"], "pbb-xl"
+    assert figures / "01_x_large" / "accuracy.png" in record.record(large, figures, readme, "large")
+    assert sorted(path.name for path in figures.iterdir()) == ["01_x", "01_x_large"]
+    own, beside = readme.read_text().split("<!-- 01_x: end -->")
+    assert "`pbb run notebooks/01_x.ipynb -p profile quick`," in own and "pbb-xl" not in own
+    assert "`pbb run notebooks/01_x.ipynb -p profile quick -p model pbb-xl`," in beside
+    for name in ("../out", "Large", "a b", "_", "a__b", "x/y"):
+        with pytest.raises(UsageError, match=re.escape(f"variant {name!r}; give small letters")):
+            record.record(large, figures, readme, name)
+    with pytest.raises(UsageError, match="no single block <!-- 01_x_other: begin -->"):
+        record.record(large, figures, readme, "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "figures", "large", "run"]
 
 
 def test_an_unfinished_run_is_not_recorded(tmp_path: Path) -> None:

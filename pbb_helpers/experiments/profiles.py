@@ -61,25 +61,31 @@ REPEATED = ("in_context", "proactive", "mixture")
 REPEATED_PROFILES = {name: replace(base, conditions=REPEATED) for name, base in PROFILES.items()}
 REPEATED_MODELS = {name: ("pbb-once", "pbb-twice") for name in PROFILES}
 """One architecture with the same parameters, pretrained on the same documents; the second runs its layers twice."""
-REPRESENTATIONS = (
-    "in_context",
-    "in_context_description",
-    "stage1_only",
-    "proactive",
-    "description",
-    "code_to_description",
-    "description_to_code",
-)
+REPRESENTATIONS = ("in_context", "in_context_description", "proactive", "description")
 REPRESENTATION_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=REPRESENTATIONS),
-    "quick": replace(QUICK, conditions=("in_context", "in_context_description", "proactive", "description"), seeds=FULL.seeds),
-    "full": replace(FULL, conditions=REPRESENTATIONS),
+    "quick": replace(QUICK, conditions=REPRESENTATIONS, seeds=FULL.seeds),
+    "full": replace(FULL, conditions=(*REPRESENTATIONS, "stage1_only")),
 }
 REPRESENTATION_MODELS = {
     "smoke": ("pbb-m", "pbb-m-code"),
     "quick": ("pbb-m-code", "pbb-m", "pbb-m-words"),
     "full": ("pbb-m-code", "pbb-m", "pbb-m-words"),
 }
+WORDS_SIZES_PROFILES = {
+    "smoke": replace(PROFILES["smoke"], conditions=REPRESENTATIONS),
+    "quick": replace(QUICK, conditions=REPRESENTATIONS, seeds=(0, 1, 2)),
+    "full": replace(FULL, conditions=REPRESENTATIONS),
+}
+WORDS_SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-xs", "pbb-s"), "full": ("pbb-xs", "pbb-s")}
+"""Beside pbb-m, which is among `REPRESENTATION_MODELS`: one recipe, code and words 1:1."""
+CROSSED = ("proactive", "description", "code_to_description", "description_to_code")
+CROSSED_PROFILES = {
+    "smoke": replace(PROFILES["smoke"], conditions=CROSSED),
+    "quick": replace(QUICK, conditions=CROSSED, seeds=FULL.seeds),
+    "full": replace(FULL, conditions=CROSSED),
+}
+CROSSED_MODELS = {name: ("pbb-m",) for name in PROFILES}
 FULL_FINETUNING_LR = 1e-3
 """Without adapters the same model takes half the rate (at 2e-3 it forgets what it could)."""
 LLM_LR = 2e-4

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,18 @@ MODES = ("direct", "cot", "recall", "recall_description", "source", "description
 FLOORED = ("direct", "cot", "recall", "recall_description")
 
 
-def record(run: RunResult, figures: Path, readme: Path) -> list[Path]:
+def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> list[Path]:
     """Returns the files written: the run's figures below `figures`/<notebook>/, run.json there, and the marked block of `readme`.
 
+    A run of the same notebook that asks something else of it, with other parameters, is a variant: it is recorded beside the notebook's own
+    run, as <notebook>_<variant>.
+
     Raises:
-        UsageError: The run is not finished, or README.md has no block for this notebook.
+        UsageError: The run is not finished, README.md has no block for it, or the variant cannot name a folder.
     """
-    name = run.record["notebook"]
+    if variant and not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", variant):
+        raise UsageError(f"variant {variant[:80]!r}; give small letters and digits, words joined by one underscore")
+    name = "_".join(filter(None, [run.record["notebook"], variant]))
     if run.status != "completed":
         raise UsageError(f"{run.folder} is {run.status}; only a completed run can be recorded")
     if damage := damage_of(run):
