@@ -16,6 +16,7 @@ from pbb_helpers.data.documents import (
     DESCRIPTION_TEMPLATES,
     EVERY_MODE,
     MODES,
+    NAMED,
     SOURCE_TEMPLATES,
     call_document,
     chain_of_thought,
@@ -107,7 +108,7 @@ def test_a_question_holds_what_its_mode_says(seed, mode, x, template, phrasing):
     words = describe(drawn, phrasing)
     in_code, in_words = mode in MODES and mode.startswith("in_context_"), mode.startswith("in_context_description_")
     way = mode.removeprefix("in_context_").removeprefix("description_")
-    cue = "recall_description" if in_words and way == "recall" else way
+    cue = "recall_description" if in_words and way == "recall" else "recall" if way == NAMED else way
     assert way_of_answering(mode) == (cue, "source" if in_code else "description" if in_words else None)
     assert example.prompt.endswith(CUES[cue]) and f"zibble({x})" in example.prompt
     assert (drawn.source in example.prompt, words in example.prompt) == (in_code, in_words)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbb_helpers.data.documents import EVERY_MODE, MODES, Example
+from pbb_helpers.data.documents import EVERY_MODE, MODES, NAMED, Example, call_document
 from pbb_helpers.data.settings import TrainSettings
-from pbb_helpers.programs import UsageError
+from pbb_helpers.programs import UsageError, family
 from pbb_helpers.training import evaluate as ev
 from pbb_helpers.training import models
 
@@ -99,6 +100,21 @@ def test_a_direct_answer_is_one_integer_and_nothing_else(mode, text, answer):
 @pytest.mark.parametrize("mode", [mode for mode in EVERY_MODE if mode.endswith("cot") or "recall" in mode])
 def test_an_executed_answer_is_on_the_last_line(mode, text, answer):
     assert ev.parse_answer(mode, text) == answer
+
+
+@pytest.mark.parametrize("model", ["pbb-small", "pbb-ciphers"])
+def test_a_given_line_is_the_beginning_of_the_answer_in_its_own_tokens(model):
+    tokenizer = models.load(model).tokenizer
+    for seed in range(30):
+        drawn = family("ciphers" if model == "pbb-ciphers" else "arithmetic").sketch("zibble", np.random.default_rng(seed))
+        x = ("HELLO", 3) if model == "pbb-ciphers" else 5
+        plain, named = (call_document(drawn, "without_io", mode, x, 0) for mode in ("recall", NAMED))
+        assert (plain.prompt, plain.completion) == (named.prompt, named.completion)
+        prompt, completion = models.encode(tokenizer, plain)
+        longer, rest = models.encode(tokenizer, named)
+        line = drawn.source.split("\n")[0]
+        assert longer + rest == prompt + completion and models.given_tokens(tokenizer, plain) == []
+        assert tokenizer.decode(longer) == plain.prompt + line and tokenizer.decode(rest).startswith("\n    ")
 
 
 def test_a_source_is_itself_the_answer_but_for_the_space_behind_it():

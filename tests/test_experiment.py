@@ -142,6 +142,23 @@ def test_conditions_in_words_are_asked_in_words_and_may_be_matched_in_tokens(pla
     assert report["documents"].min() < report.groupby("stage")["documents"].max().min()
 
 
+def test_where_the_first_line_is_given_the_questions_and_the_training_are_the_same(plan, tmp_path):
+    named = replace(plan, conditions=("proactive", "mixture", "proactive_named", "mixture_named"), seeds=(0,))
+    rows, _ = in_this_process(named, tmp_path)
+    frame = pd.DataFrame(rows)
+    modes = {name: modes_of(name) for name in named.conditions}
+    assert modes["proactive_named"] == modes["mixture_named"] == ("recall",)
+    statistics.require_complete(frame, conditions=named.conditions, seeds=[0], modes=modes, groups=["without_io", "with_io"])
+    for name in ("proactive", "mixture"):
+        plain = frame[(frame["condition"] == name) & (frame["mode"] == "recall")]
+        given = frame[frame["condition"] == f"{name}_named"]
+        same = ["run", "program", "input", "prompt", "gold", "stage"]
+        pd.testing.assert_frame_equal(plain[same].reset_index(drop=True), given[same].reset_index(drop=True))
+        assert all(text.startswith(f"def {program}(x):") for text, program in zip(given["generated"], given["program"], strict=True))
+        assert all(f"def {program}(x):" not in prompt for prompt, program in zip(given["prompt"], given["program"], strict=True))
+    assert len({row["run"] for row in rows}) == 2  # no training of their own
+
+
 def test_gold_answers_are_those_of_the_true_program_in_every_condition(plan, whole):
     programs = {(seed, p.name): p for seed in plan.seeds for p in (*plan.dataset(seed).with_io, *plan.dataset(seed).without_io)}
     for row in whole[0].rows.itertuples():

@@ -122,11 +122,17 @@ def test_what_stands_in_the_place_of_the_program() -> None:
     words = "zibble takes a number x. Add 3 to x. Return x."
     assert says(words, program.source)
     common = {"condition": "c", "group": "without_io", "seed": 0, "program": "zibble", "gold": "8"}
-    recalled = [f"{program.source}\nx = 5 + 3 = 8", "def zibble(x):\n    x = x + 4\n    return x\nx = 5 + 4 = 9", "x = 5 + 3 = 8\nreturn 8"]
+    recalled = [
+        f"{program.source}\nx = 5 + 3 = 8",
+        "def zibble(x):\n    x = x + 4\n    return x\nx = 5 + 4 = 9",
+        "x = 5 + 3 = 8\nreturn 8",
+        "def 33333",
+        "def snurg(x):\n    x = x + 3\n    return x",
+    ]
     in_words = [f"{words}\nx = 5 + 3 = 8", words.replace("3", "4"), "\nx = 5 + 3 = 8", " 3 to x. Return x.\nx = 5 + 3 = 8"]
     rows = [common | {"mode": "recall", "generated": text} for text in recalled]
     rows += [common | {"mode": "recall_description", "generated": text, "condition": "w"} for text in in_words]
     rows += [common | {"mode": "source", "generated": program.source, "gold": program.source}]
     found = traces.recalled(pd.DataFrame(rows)).set_index("condition")
-    assert found.loc["c", ["n", *traces.RECALLED]].tolist() == pytest.approx([3, 1 / 3, 1 / 3, 1 / 3])
-    assert found.loc["w", ["n", *traces.RECALLED]].tolist() == pytest.approx([4, 1 / 4, 1 / 4, 2 / 4])
+    assert found.loc["c", ["n", *traces.RECALLED]].tolist() == pytest.approx([5, 1 / 5, 1 / 5, 2 / 5, 1 / 5])
+    assert found.loc["w", ["n", *traces.RECALLED]].tolist() == pytest.approx([4, 1 / 4, 1 / 4, 0, 2 / 4])

@@ -143,14 +143,15 @@ def sources_begun(rows: pd.DataFrame) -> pd.DataFrame:
     return cells.agg(n=("begun", "size"), right=("right", "mean"), begun=("begun", "mean")).reset_index()
 
 
-RECALLED = ("the program", "another program", "no program")
+RECALLED = ("the program", "another program", "not its name", "no program")
 
 
 def recalled(rows: pd.DataFrame, by: Sequence[str] = ("condition",)) -> pd.DataFrame:
     """Returns what answers in recall mode, in code or in words, write where the program should stand, before they step through it.
 
-    An answer with no program there goes straight to stepping through, or begins in the middle of a sentence: its form is wrong, before anything
-    can be said of what it knows. Columns: `by`, group, n, and the share of answers of each of `RECALLED`.
+    An answer with no program there goes straight to stepping through, or begins in the middle of a sentence; one that begins with `def` and does
+    not go on with the program's own name (a description has none to write) does not say which program it is: its form is wrong, before
+    anything can be said of what it knows. Columns: `by`, group, n, and the share of answers of each of `RECALLED`.
     """
     asked = rows[rows["mode"].isin(["recall", "recall_description"])]
     sources = rows[rows["mode"].isin(["source", "description"])].drop_duplicates(["seed", "program"]).set_index(["seed", "program"])["gold"]
@@ -163,9 +164,13 @@ def recalled(rows: pd.DataFrame, by: Sequence[str] = ("condition",)) -> pd.DataF
 
 def _written(mode: str, text: str, source: str) -> str:
     if mode == "recall":
-        return RECALLED[0] if text.startswith(f"{source}\n") else RECALLED[1] if text.startswith("def ") else RECALLED[2]
+        if text.startswith(f"{source}\n"):
+            return "the program"
+        if text.startswith("def "):
+            return "another program" if text.startswith(source.partition("(")[0] + "(") else "not its name"
+        return "no program"
     first = text.split("\n")[0]
-    return RECALLED[0] if says(first, source) else RECALLED[1] if find(first) else RECALLED[2]
+    return "the program" if says(first, source) else "another program" if find(first) else "no program"
 
 
 def in_words(errors: pd.DataFrame, condition: str, mode: str, group: str = "without_io") -> str:

@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass, replace
 
 from pbb_helpers.data.demonstrations import DEMONSTRATIONS, demonstration
-from pbb_helpers.data.documents import EVERY_MODE, MODES, N_TEMPLATES, WORD_MODES
+from pbb_helpers.data.documents import BOTH_MODES, MODES, N_TEMPLATES, NAMED, WORD_MODES
 from pbb_helpers.data.knobs import KNOBS, knob
 from pbb_helpers.data.specs import NO_EXPOSURE, STAGE1, STAGE1_WORDS, STAGE2, StageSpec, rearranged, worded
 from pbb_helpers.programs import did_you_mean
@@ -68,9 +68,13 @@ CONDITIONS = {
         Condition("description", "As proactive, with descriptions in place of code in both stages: does it take code?", "arXiv 2506.18777v1, language descriptions",
                   (STAGE1_WORDS, worded(STAGE2, with_io=True, without_io=True)), modes=WORD_MODES),
         Condition("code_to_description", "Stage 1 in code as in proactive, then w/o IO programs in words: is what is learned bound to code?", "a variant of ours",
-                  (STAGE1, worded(STAGE2, with_io=False, without_io=True)), modes=EVERY_MODE),
+                  (STAGE1, worded(STAGE2, with_io=False, without_io=True)), modes=BOTH_MODES),
         Condition("description_to_code", "Stage 1 in words, then w/o IO programs in code.", "a variant of ours",
-                  (STAGE1_WORDS, worded(STAGE2, with_io=True, without_io=False)), modes=EVERY_MODE),
+                  (STAGE1_WORDS, worded(STAGE2, with_io=True, without_io=False)), modes=BOTH_MODES),
+        Condition("proactive_named", "Proactive, asked with the first line of the source given: does it know a source that it does not begin?", "an intervention of ours",
+                  (STAGE1, STAGE2), modes=(NAMED,)),
+        Condition("mixture_named", "The mixture, asked in the same way.", "an intervention of ours",
+                  (StageSpec("mixture", mix=(STAGE1, STAGE2), length="both"),), modes=(NAMED,)),
     )
 }  # fmt: skip
 

@@ -27,7 +27,10 @@ WORD_MODES = (
     "in_context_description_recall",
 )
 """The same of programs that are given in words: recalled, or in the prompt, is their description in place of their source."""
-EVERY_MODE = tuple(dict.fromkeys(MODES + WORD_MODES))
+BOTH_MODES = tuple(dict.fromkeys(MODES + WORD_MODES))
+NAMED = "recall_named"
+"""Recall, with the first line of the source, `def name(x):`, given as the beginning of the answer: an intervention, asked and never trained."""
+EVERY_MODE = (*BOTH_MODES, NAMED)
 
 SOURCE_TEMPLATES = (
     "What is the source of {name}?",
@@ -190,7 +193,11 @@ def way_of_answering(mode: str) -> tuple[str, str | None]:
 
     >>> way_of_answering("recall"), way_of_answering("in_context_cot"), way_of_answering("in_context_description_recall")
     (('recall', None), ('cot', 'source'), ('recall_description', 'description'))
+    >>> way_of_answering("recall_named")
+    ('recall', None)
     """
+    if mode == NAMED:
+        return "recall", None
     if mode.startswith("in_context_description_"):
         way = mode.removeprefix("in_context_description_")
         return "recall_description" if way == "recall" else way, "description"
@@ -205,7 +212,7 @@ def call_document(program: Program, group: str, mode: str, x: Any, template: int
         program: The program that is called.
         group: Its group.
         mode: One of `EVERY_MODE` but "source" and "description"; an "in_context_" mode puts the source into the prompt, an
-            "in_context_description_" mode the description.
+            "in_context_description_" mode the description. `NAMED` has the prompt and completion of "recall": what of it is given, `models.encode` says.
         x: The input.
         template: Index of the pointer template, 0 to 19.
         context: The programs that stand in the prompt, in order, for the in-context modes; by default `program` alone, after those that it calls.

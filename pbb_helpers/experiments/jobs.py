@@ -9,11 +9,10 @@ from typing import Any
 
 from pbb_helpers.data.conditions import Condition, condition
 from pbb_helpers.data.datasets import Dataset
-from pbb_helpers.data.documents import way_of_answering
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.specs import StageSpec
 from pbb_helpers.data.stages import build_stage
-from pbb_helpers.experiments.questions import calls_asked, questions
+from pbb_helpers.experiments.questions import calls_asked, questions, recorded_mode
 from pbb_helpers.processes import lean_memory, release_memory
 from pbb_helpers.training.model_files import find
 from pbb_helpers.training.store import Store, digest
@@ -153,10 +152,7 @@ def answers(job: Job, chosen: Condition, loaded: Any, store: Store, key: str, da
         rows += found
         note = f"{chosen.name}, seed {dataset.seed}: answering {asked[0].kind}"
         _tell(events, (dataset.seed, chosen.name), ANSWER_COST * len(rows), note, new=new)
-    if chosen.stages:
-        return rows
-    # What the untuned model does with the source in its prompt is a condition of its own, the ceiling of each way of answering.
-    return [row | {"mode": way_of_answering(row["mode"])[0]} for row in rows]
+    return [row | {"mode": recorded_mode(chosen, row["mode"])} for row in rows]
 
 
 def _tell(events: Any, which: Any, amount: float, note: str, line: dict | None = None, *, new: bool = False) -> None:

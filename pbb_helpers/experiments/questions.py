@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from pbb_helpers.data.compositions import kind
-from pbb_helpers.data.conditions import condition
+from pbb_helpers.data.conditions import Condition, condition
 from pbb_helpers.data.datasets import Dataset, generator
 from pbb_helpers.data.distributions import value
 from pbb_helpers.data.documents import (
     N_TEMPLATES,
+    NAMED,
     Example,
     call_document,
     description_document,
@@ -30,7 +31,8 @@ def questions(experiment: Experiment, dataset: Dataset, modes: Sequence[str], te
     for group, calls in every.items():
         programs = list(dict.fromkeys(program for program, _ in calls))
         for mode in modes:
-            draws = generator(dataset.seed, f"evaluation template {group} {mode}")
+            # Where a line is given, the prompts are those of recall, to the letter.
+            draws = generator(dataset.seed, f"evaluation template {group} {'recall' if mode == NAMED else mode}")
             if mode == "source":
                 yield [source_document(program, group, int(draws.integers(templates))) for program in programs]
             elif mode == "description":
@@ -73,9 +75,18 @@ def _some_inputs(experiment: Experiment, dataset: Dataset, group: str, programs:
 
 
 def modes_of(name: str) -> tuple[str, ...]:
-    """Returns the modes that rows of a condition have: of the untuned model in context these are plain "direct", "cot", "recall"."""
+    """Returns the modes that rows of a condition have (`recorded_mode`): of the untuned model in context these are plain "direct", "cot", "recall"."""
     chosen = condition(name)
-    return chosen.modes if chosen.stages else tuple(way_of_answering(mode)[0] for mode in chosen.modes)
+    return tuple(recorded_mode(chosen, mode) for mode in chosen.modes)
+
+
+def recorded_mode(chosen: Condition, mode: str) -> str:
+    """Returns the mode that the rows of a condition have where it is asked in `mode`.
+
+    What the untuned model does with the source in its prompt is a condition of its own, the ceiling of each way of answering; so is what a
+    trained one does where the first line is given.
+    """
+    return way_of_answering(mode)[0] if mode == NAMED or not chosen.stages else mode
 
 
 def held_out_inputs(experiment: Experiment, dataset: Dataset, group: str, count: int) -> list[list[Any]]:

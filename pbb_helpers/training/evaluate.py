@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ import torch
 from pbb_helpers.data.descriptions import canonical, parse
 from pbb_helpers.data.documents import EVERY_MODE, way_of_answering
 from pbb_helpers.programs import UsageError, did_you_mean, to_cell
-from pbb_helpers.training.models import LoadedModel, encode, merged
+from pbb_helpers.training.models import LoadedModel, encode, given_tokens, merged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -78,8 +78,13 @@ def evaluate(
         prompts = [prompt for prompt, _ in encoded]
         answers = complete(plain, loaded.tokenizer, prompts, max_new_tokens=limit, batch_size=batch_size, on_batch=report)
         for place, generation in zip(places, answers, strict=True):
-            rows[place] = score(examples[place], generation)
+            rows[place] = score(examples[place], replace(generation, text=_given(loaded.tokenizer, examples[place]) + generation.text))
     return rows
+
+
+def _given(tokenizer: PreTrainedTokenizerBase, example: Example) -> str:
+    """Returns the beginning of the answer that was given with the question: it counts as written."""
+    return _text(tokenizer, given_tokens(tokenizer, example))
 
 
 def score(example: Example, generation: Generation) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pbb_helpers.data.documents import NAMED
 from pbb_helpers.programs import UsageError, did_you_mean
 from pbb_helpers.training.model_files import NOT_RUN, check_folder, find, hash_files
 from pbb_helpers.training.model_files import Card as Card
@@ -136,10 +137,20 @@ def quiet() -> Iterator[None]:
 def encode(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[list[int], list[int]]:
     """Returns the token ids of the prompt and of the completion with its end token, to be concatenated.
 
-    They are tokenised apart, here and in generation alike, so no token ever spans the border between them.
+    They are tokenised apart, here and in generation alike, so no token ever spans the border between them. Of a `NAMED` question the first line of
+    the completion, in the very tokens that it has there, stands at the end of the prompt's ids.
     """
-    completion = tokenizer.encode(example.completion, add_special_tokens=False)
-    return encode_prompt(tokenizer, example.prompt), [*completion, tokenizer.eos_token_id]
+    completion = [*tokenizer.encode(example.completion, add_special_tokens=False), tokenizer.eos_token_id]
+    given = given_tokens(tokenizer, example)
+    return encode_prompt(tokenizer, example.prompt) + given, completion[len(given) :]
+
+
+def given_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
+    """Returns the first tokens of the completion that are given with the question: none, but of a `NAMED` one those that lie within its first line."""
+    if example.kind != NAMED:
+        return []
+    line, completion = example.completion.split("\n")[0], tokenizer.encode(example.completion, add_special_tokens=False)
+    return max((completion[:n] for n in range(len(line) + 1) if line.startswith(tokenizer.decode(completion[:n]))), key=len)
 
 
 def token_counter(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
