@@ -80,7 +80,7 @@ WORDS_SIZES_PROFILES = {
 }
 WORDS_SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-xs", "pbb-s"), "full": ("pbb-xs", "pbb-s")}
 """Beside pbb-m, which is among `REPRESENTATION_MODELS`: one recipe, code and words 1:1."""
-CROSSED = ("proactive", "description", "code_to_description", "description_to_code")
+CROSSED = (*REPRESENTATIONS, "code_to_description", "description_to_code")
 CROSSED_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=CROSSED),
     "quick": replace(QUICK, conditions=CROSSED, seeds=FULL.seeds),
