@@ -136,3 +136,22 @@ def test_what_stands_in_the_place_of_the_program() -> None:
     found = traces.recalled(pd.DataFrame(rows)).set_index("condition")
     assert found.loc["c", ["n", *traces.RECALLED]].tolist() == pytest.approx([5, 1 / 5, 1 / 5, 2 / 5, 1 / 5])
     assert found.loc["w", ["n", *traces.RECALLED]].tolist() == pytest.approx([4, 1 / 4, 1 / 4, 0, 2 / 4])
+    assert traces.recalled(pd.DataFrame(rows[:3])).empty  # nothing says what the source is
+
+
+def test_what_becomes_of_answers_whose_first_line_is_given() -> None:
+    source, line = "def zibble(x):\n    x = x + 3\n    return x\n", "def zibble(x):"
+    plain = [f"{source}return 8", "def 333", "x = 8\nreturn 8", f"{line}\n    return x\nreturn 5"]
+    given = [f"{source}return 8", f"{source}return 8", f"{source}return 9", f"{line}\n    return x\nreturn 6"]
+    common = {"model": "m", "mode": "recall", "group": "without_io", "seed": 0, "program": "zibble"}
+    rows = pd.DataFrame(
+        [
+            common | {"condition": name, "input": x, "generated": text, "correct": text.endswith("return 8")}
+            for name, texts in (("proactive", plain), ("proactive_named", given))
+            for x, text in enumerate(texts)
+        ]
+    )
+    found = traces.first_line_given(rows, {"proactive_named": "proactive", "mixture_named": "mixture"}, by=("model",))
+    columns = ["model", "condition", "n", "right", "right_given", "unnamed", "unnamed_right", "unnamed_right_given", "changed"]
+    assert found[columns].to_numpy().tolist() == [["m", "proactive", 4, 0.5, 0.5, 2, 1, 1, 1]]
+    assert traces.first_line_given(rows[rows["condition"] == "proactive"], {"proactive_named": "proactive"}).empty
