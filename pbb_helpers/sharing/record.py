@@ -90,7 +90,11 @@ def block(folder: Path) -> str:
     seeds = ", ".join(sorted(set(table["seed"]) - {"all"}, key=int))
     parts = [f"> {html.escape(run['headline'], quote=False)}", ""]
     for group in [name for name in ("without_io", "with_io") if name in set(overall["group"])]:
-        parts += [f"Accuracy in % on **{label(group)}** programs (95 % interval over programs):", "", *_markdown(overall, group), ""]
+        said, table = f"Accuracy in % on {label(group)} programs (95 % interval over programs)", _markdown(overall, group)
+        if group == "with_io":  # beside the point of most notebooks: folded away
+            parts += [f"<details><summary>{said}</summary>", "", *table, "", "</details>", ""]
+        else:
+            parts += [f"{said}:", "", *table, ""]
     asked = overall[(overall["group"] == "without_io") & overall["mode"].isin(FLOORED)]
     parts.append(
         f"{_recorded(run)}, seeds {seeds}, n = {asked['n'].min()} answers over {asked['n_programs'].min()} programs per cell of {label('without_io')}, "
