@@ -61,7 +61,8 @@ class TalkPanel(Panel):
             return
         weights = [
             (f"{label(line.condition)}, seed {line.seed} ({label(line.stage)})", (line.condition, line.seed))
-            for line in past_runs.checkpoints(self._answers.rows).itertuples()
+            # The same weights stand under each condition that asks them otherwise: here they are asked anew.
+            for line in past_runs.checkpoints(self._answers.rows).drop_duplicates(["seed", "run"]).itertuples()
         ]
         offer(self.weights, weights, first=next((value for _, value in weights if value[0] == "proactive"), None))
         self._offer_programs()
