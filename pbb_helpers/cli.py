@@ -6,12 +6,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbb_helpers import cli_sweep
-from pbb_helpers.markup import shortened, visible
+from pbb_helpers import cli_models, cli_sweep
+from pbb_helpers.cli_options import Maybe, Notebook, Reports, Runs, Setting, complain, join_pairs, name_zip, pairs, say
 
 if TYPE_CHECKING:
     from pbb_helpers.running.run_record import RunResult
@@ -27,16 +27,8 @@ app = typer.Typer(
     Start with: pbb run notebooks/01_proactive.ipynb
     It trains a small model that ships with the project, and leaves a report to open and share.""",
 )
+app.add_typer(cli_models.app)
 app.add_typer(cli_sweep.app)
-Notebook = Annotated[str, typer.Argument(help="Path of a notebook, for example notebooks/01_proactive.ipynb.")]
-Maybe = Annotated[str | None, typer.Argument(help="A notebook's path or name; all notebooks when left out.")]
-Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.")]
-Reports = Annotated[Path, typer.Option("--reports", help="The folder of all reports.")]
-
-Setting = Annotated[
-    list[str] | None,
-    typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A parameter and its value; may be given many times. See: pbb describe."),
-]
 
 
 @app.command()
@@ -60,7 +52,7 @@ def run(
     from pbb_helpers.running.run_record import Stopped
     from pbb_helpers.running.terminal import Terminal
 
-    given = _pairs(parameter or [])
+    given = pairs(parameter or [])
     if profile and given.setdefault("profile", profile) != profile:
         raise _usage(f"--profile {profile} and -p profile {given['profile']}; give one of them")
     with Terminal() as terminal:
@@ -68,7 +60,7 @@ def run(
             result = runner.run(notebook, given, out_dir=out, typed=True, force=force, on_event=terminal.event)
         except Stopped as stop:
             terminal.clear()
-            _complain(f"stopped by {stop}; the same command goes on from the last checkpoint")
+            complain(f"stopped by {stop}; the same command goes on from the last checkpoint")
             if report:
                 _render(out, reports, Path(notebook).stem)
             raise typer.Exit(130 if str(stop) == "SIGINT" else 143) from None
@@ -78,14 +70,14 @@ def run(
 def _conclude(result: RunResult, out: Path, reports: Path | None) -> None:
     paths, rendered = _render(out, reports, result.record["notebook"]) if reports else ([], True)
     if result.reused:
-        _say("finished before: nothing was run again (--force repeats it)")
+        say("finished before: nothing was run again (--force repeats it)")
     for path in paths:
-        _say(f"report: {path}")
-    _say(f"run:    {_short(result.folder)}")
+        say(f"report: {path}")
+    say(f"run:    {_short(result.folder)}")
     if result.headline and result.status == "completed":
-        _say(result.headline)
+        say(result.headline)
     if result.status != "completed":
-        _complain(f"{result.record['notebook']} {result.status} in {result.error}")
+        complain(f"{result.record['notebook']} {result.status} in {result.error}")
         error = result.record.get("error") or {}
         # Asked for something that can't be, or no room for it: the user's to mend, like any other bad input.
         mendable = (
@@ -104,19 +96,8 @@ def _render(out: Path, reports: Path, notebook: str | None, figures: Path = Path
 
     paths, problems = render_all(out, reports, notebook, figures)
     for problem in problems:
-        _complain(f"no report: {problem}")
+        complain(f"no report: {problem}")
     return paths, not problems
-
-
-def _pairs(items: list[str]) -> dict[str, str]:
-    """Returns name → text of "name=value" items (`main` has joined "-p name value")."""
-    pairs = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name.isidentifier():
-            raise typer.BadParameter(f"{item!r} is not a name and a value; write -p name value", param_hint="-p")
-        pairs[name] = value
-    return pairs
 
 
 @app.command()
@@ -145,10 +126,10 @@ def report(
         raise _usage(f"no runs in {out}; make one with: pbb run notebooks/01_proactive.ipynb")
     paths, rendered = _render(out, reports, name, figures)
     for path in paths:
-        _say(path)
+        say(path)
     if not rendered:
         if publish or zip_file:
-            _complain("nothing was shared: put right what is said above, or name one notebook")
+            complain("nothing was shared: put right what is said above, or name one notebook")
         raise typer.Exit(1)
     if publish or zip_file:
         _share(all_runs(out, name), reports, figures, publish, zip_file)
@@ -159,10 +140,10 @@ def _share(runs: list[RunResult], reports: Path, figures: Path, publish: Path | 
 
     site = share.pages(runs, reports, figures)
     if publish:
-        _say(f"{share.publish(share.with_latest(site, runs), publish)}: open index.html there, or serve the folder")
+        say(f"{share.publish(share.with_latest(site, runs), publish)}: open index.html there, or serve the folder")
     if zip_file:
         size = share.zipped(site, zip_file).stat().st_size
-        _say(f"{zip_file}: {size / 1e6:.1f} MB, open index.html in it after unpacking")
+        say(f"{zip_file}: {size / 1e6:.1f} MB, open index.html in it after unpacking")
 
 
 @app.command()
@@ -174,11 +155,11 @@ def describe(notebook: Notebook) -> None:
     node = read_notebook(notebook)
     known = read_parameters(node, notebook)
     title, question = title_of(node)
-    _say("\n".join([line for line in (title, question) if line] + [""]))
+    say("\n".join([line for line in (title, question) if line] + [""]))
     rows = [(p.name, p.type_name, repr(p.default), p.comment) for p in known.values()]
     widths = [max(len(row[i]) for row in [*rows, ("name", "type", "default", "")]) for i in range(3)]
     for row in [("name", "type", "default", "meaning"), *rows]:
-        _say("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+        say("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
 
 
 @app.command()
@@ -204,12 +185,12 @@ def results(
         if damage := damage_of(r):
             raise _usage(f"{r.folder} is damaged: {damage.path.name} {damage.why}; the same pbb run makes it again from the store")
         profile = r.record["parameters"].get("profile")
-        _say(f"{_short(r.folder)}{f', profile {profile}' if profile else ''}, {r.record['started'][:16]}", file=sys.stderr)
+        say(f"{_short(r.folder)}{f', profile {profile}' if profile else ''}, {r.record['started'][:16]}", file=sys.stderr)
     tables = [pd.read_csv(r.folder / "results.csv").assign(notebook=r.record["notebook"], run=r.folder.name) for r in chosen]
     table = pd.concat(tables, ignore_index=True)
     if len(chosen) == 1:
         table = table.drop(columns=["notebook", "run"])
-    _say(table.to_csv(index=False) if csv else table.round(3).to_string(index=False), end="" if csv else "\n")
+    say(table.to_csv(index=False) if csv else table.round(3).to_string(index=False), end="" if csv else "\n")
 
 
 @app.command()
@@ -234,51 +215,7 @@ def record(
     if not finished:
         raise _usage(f"no finished run of {name} in {out}; make one with: pbb run notebooks/{name}.ipynb")
     for path in recording.record(finished[0], figures, readme, variant):
-        _say(path)
-
-
-@app.command()
-def models() -> None:
-    """Lists the models of this project, those that ship and those that can be made; any hub id or folder works as well: -p model <id or folder>."""
-    from pbb_helpers.training.model_files import made, shipped
-    from pbb_helpers.training.recipes import LADDER
-
-    cards = shipped()
-    for name, card in cards.items():
-        _say(name)
-        for key, value in card.facts.items():
-            long = isinstance(value, (list, dict)) and len(str(value)) > 100
-            _say(f"  {key}: ({len(value)} entries, in {card.folder / 'card.json'})" if long else f"  {key}: {value}")
-    for name in (name for name in LADDER if name not in cards):
-        folder = made(name)
-        _say(f"{name}\n  {f'made here: {folder}' if folder else f'does not ship; make it with: pbb pretrain --name {name}'}")
-
-
-@app.command()
-def pretrain(
-    name: Annotated[str, typer.Option(help="The new model's name.")] = "pbb-small",
-    folder: Annotated[Path | None, typer.Option(help="Where to put it; runs/pretrain/<name> by default.")] = None,
-    parameter: Setting = None,
-) -> None:
-    """Makes a base model from scratch, as the shipped ones were made: hours on a CPU, resumable.
-
-    Example: pbb pretrain --name my-model -p steps 2000 -p hidden 64 -p language 0.5
-    """
-    import dataclasses
-    import typing
-
-    from pbb_helpers.data.corpus import Mix
-    from pbb_helpers.parameters import Parameter, resolve
-    from pbb_helpers.training.pretrain import main
-    from pbb_helpers.training.recipes import PretrainSettings
-
-    every = (*dataclasses.fields(PretrainSettings), *dataclasses.fields(Mix))
-    fields = [f for f in every if f.name != "name" and f.default is not dataclasses.MISSING]
-    types = typing.get_type_hints(PretrainSettings) | typing.get_type_hints(Mix)
-    known = {f.name: Parameter(f.name, types[f.name], f.default, "") for f in fields}
-    given = _pairs(parameter or [])
-    values = resolve(known, given, typed=True)
-    main(name, folder, **{key: values[key] for key in given})
+        say(path)
 
 
 @app.command()
@@ -330,42 +267,6 @@ def _usage(message: str) -> Exception:
     return UsageError(message)
 
 
-def _say(text: object, **options: Any) -> None:
-    """Prints; what a terminal would obey, in a name or in generated text, is spelled out."""
-    print(visible(text), **options)
-
-
-def _complain(message: object) -> None:
-    _say(f"pbb: {' '.join(visible(shortened(message)).split())}", file=sys.stderr, flush=True)
-
-
-def _join_pairs(arguments: list[str]) -> list[str]:
-    """Returns the arguments with "-p name value" joined to "-p name=value", for click takes one value per option."""
-    joined: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        joined.append(argument)
-        if argument in ("-p", "--parameter"):
-            name = next(rest, None)
-            if name is not None and name.isidentifier():
-                value = next(rest, None)
-                name = name if value is None else f"{name}={value}"
-            joined += [name] if name is not None else []
-    return joined
-
-
-def _name_zip(arguments: list[str]) -> list[str]:
-    """Returns the arguments with "--zip FILE.zip" joined, and the usual file named where none follows: click has no optional values."""
-    joined: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if argument == "--zip":
-            argument += f"={rest.pop(0)}" if rest and rest[0].endswith(".zip") else "=pbb-reports.zip"
-        joined.append(argument)
-    return joined
-
-
 def _stopped(number: int, _: object) -> None:
     """Ends the process at once, which every file survives; while a kernel runs, the engine has handlers of its own.
 
@@ -382,22 +283,22 @@ def main() -> None:
     before = {number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if arguments[:1] in (["run"], ["sweep"], ["pretrain"]):
-            arguments = _join_pairs(arguments)
+            arguments = join_pairs(arguments)
         elif arguments[:1] == ["report"]:
-            arguments = _name_zip(arguments)
+            arguments = name_zip(arguments)
         app(args=arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `pbb results | head` is no error
         raise SystemExit(0) from None
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else error)
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error)
         raise SystemExit(2) from None
     except ValueError as error:
         from pbb_helpers.programs import UsageError
 
         if not isinstance(error, UsageError):
             raise
-        _complain(error)
+        complain(error)
         raise SystemExit(2) from None
     finally:
         for number, handler in before.items():

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pbb_helpers.cli_options import Reports, Runs
+
 if TYPE_CHECKING:
     from pbb_helpers.running.slurm import SlurmOptions
     from pbb_helpers.running.sweep import Sweep
     from pbb_helpers.running.sweep_run import Backend, Outcome
 
 app = typer.Typer(rich_markup_mode=None)
-Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.")]
 BAD = ("failed", "cancelled")
 FAILURES_SHOWN, LOG_LINES = 5, 12
 
@@ -44,7 +45,7 @@ def sweep(
     ] = None,
     wait: Annotated[bool, typer.Option(help="Slurm: watch the jobs until all have ended.")] = True,
     out: Runs = Path("runs"),
-    reports: Annotated[Path, typer.Option("--reports", help="The folder of all reports.")] = Path("reports"),
+    reports: Reports = Path("reports"),
     report: Annotated[bool, typer.Option(help="Render the reports at the end.")] = True,
 ) -> None:
     """Runs a notebook for every combination of values; what is finished is not repeated.

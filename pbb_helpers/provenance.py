@@ -17,7 +17,18 @@ import pbb_helpers
 PACKAGE = Path(pbb_helpers.__file__).parent
 # These modules start runs and show results but don't make them: a change in them repeats no run.
 _PRESENTATION = {"cli.py", "terminal.py", "runner.py", "run_record.py", "report.py", "report_index.py", "doctor.py"}
-_PRESENTATION |= {"cli_sweep.py", "grid.py", "sweep.py", "sweep_run.py", "slurm.py", "run_table.py", "run_logs.py", "cleaning.py"}
+_PRESENTATION |= {
+    "cli_sweep.py",
+    "cli_models.py",
+    "cli_options.py",
+    "grid.py",
+    "sweep.py",
+    "sweep_run.py",
+    "slurm.py",
+    "run_table.py",
+    "run_logs.py",
+    "cleaning.py",
+}
 _PRESENTATION |= {"claims.py", "images.py", "share.py"}
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "pandas", "papermill")
 

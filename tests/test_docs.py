@@ -23,7 +23,7 @@ from notebooks_for_tests import write_notebook
 from runs_for_tests import write_run
 from test_layers import LAYERS
 
-from pbb_helpers import cli, notebook
+from pbb_helpers import cli, cli_options, notebook
 from pbb_helpers.figures import overview
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
@@ -62,9 +62,9 @@ COMMANDS = [(path.name, *found) for path in PAGES for found in commands(path)]
 def parsed(words: list[str]) -> tuple[str, dict]:
     """Returns the name and the values of a command of pbb, as the command line itself reads them."""
     if words[0] in ("run", "sweep", "pretrain"):
-        words = cli._join_pairs(words)
+        words = cli_options.join_pairs(words)
     elif words[0] == "report":
-        words = cli._name_zip(words)
+        words = cli_options.name_zip(words)
     group = typer.main.get_command(cli.app)
     context = group.make_context("pbb", list(words))
     name, command, rest = group.resolve_command(context, words)
@@ -124,7 +124,7 @@ def pbb(words: list[str], comment: str, capsys, monkeypatch) -> None:
     node = read_notebook(values["notebook"])
     known = read_parameters(node, values["notebook"])
     if name == "run":
-        given = cli._pairs(values["parameter"] or []) | ({"profile": values["profile"]} if values["profile"] else {})
+        given = cli_options.pairs(values["parameter"] or []) | ({"profile": values["profile"]} if values["profile"] else {})
         assert set(given) <= set(resolve(known, given, typed=True))
     elif name == "sweep":
         if values["grid"]:

@@ -15,7 +15,7 @@ import pbb_helpers
 PACKAGE = Path(pbb_helpers.__file__).parent
 LAYERS = ("families", "data", "analysis", "training", "experiments", "figures", "running", "sharing", "performance", "explore")
 """The subpackages, lowest first. Modules beside them are for all, but for those of the command line, which stand above all."""
-COMMANDS = {"__main__", "cli", "cli_sweep", "doctor"}
+COMMANDS = {"__main__", "cli", "cli_models", "cli_options", "cli_sweep", "doctor"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

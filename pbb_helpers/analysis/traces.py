@@ -190,12 +190,8 @@ def first_line_given(rows: pd.DataFrame, named: Mapping[str, str], by: Sequence[
             lines.append(
                 dict(zip([*by, "group"], cell, strict=True))
                 | {"condition": plain, "n": len(some), "right": some["correct"].mean(), "right_given": some["correct_given"].mean()}
-                | {
-                    "unnamed": len(unnamed),
-                    "unnamed_right": int(unnamed["correct"].sum()),
-                    "unnamed_right_given": int(unnamed["correct_given"].sum()),
-                }
-                | {"changed": int((some["named"] & ~some["same"]).sum())}
+                | {"unnamed": len(unnamed), "changed": int((some["named"] & ~some["same"]).sum())}
+                | {"unnamed_right": int(unnamed["correct"].sum()), "unnamed_right_given": int(unnamed["correct_given"].sum())}
             )
     columns = ["n", "right", "right_given", "unnamed", "unnamed_right", "unnamed_right_given", "changed"]
     return pd.DataFrame(lines, columns=[*by, "condition", "group", *columns])

@@ -14,6 +14,8 @@ from pbb_helpers.data.knobs import KNOBS, knob
 from pbb_helpers.data.specs import NO_EXPOSURE, STAGE1, STAGE1_WORDS, STAGE2, StageSpec, rearranged, worded
 from pbb_helpers.programs import did_you_mean
 
+MIXTURE = StageSpec("mixture", mix=(STAGE1, STAGE2), length="both")
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -58,7 +60,7 @@ CONDITIONS = {
         Condition("shuffled_calls", "As proactive, but each w/o IO program that calls others is given the calls of another: is it their names?", "a control of ours",
                   (STAGE1, replace(STAGE2, shuffled_calls=True))),
         Condition("mixture", "The documents of both stages of proactive, shuffled into one: do the stages matter?", "arXiv 2506.18777v2, mixture",
-                  (StageSpec("mixture", mix=(STAGE1, STAGE2), length="both"),)),
+                  (MIXTURE,)),
         Condition("retroactive_sft", "The documents of proactive in the other order: all sources first, then all answers.", "arXiv 2506.18777v2, Retroactive with SFT",
                   rearranged("sources first", 0.0, ("sources", "answers"), (STAGE1, STAGE2))),
         Condition("no_exposure_sft", "As retroactive, with sources of w/ IO programs in place of the w/o IO ones: is it the answers alone?", "asked for by reviewers of arXiv 2506.18777",
@@ -74,7 +76,7 @@ CONDITIONS = {
         Condition("proactive_named", "Proactive, asked with the first line of the source given: does it know a source that it does not begin?", "an intervention of ours",
                   (STAGE1, STAGE2), modes=(NAMED,)),
         Condition("mixture_named", "The mixture, asked in the same way.", "an intervention of ours",
-                  (StageSpec("mixture", mix=(STAGE1, STAGE2), length="both"),), modes=(NAMED,)),
+                  (MIXTURE,), modes=(NAMED,)),
     )
 }  # fmt: skip
 
