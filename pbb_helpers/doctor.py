@@ -166,7 +166,7 @@ def _models() -> Iterator[Finding]:
 
 def _store(store: Store) -> Iterator[Finding]:
     """Finished stages and answers against their checksums; what killed processes left."""
-    folders = [path for path in sorted(store.root.iterdir()) if path.is_dir()]
+    folders = [path for path in sorted(store.root.iterdir()) if path.is_dir() and _counts(path)]
     busy = [path for path in folders if held(path / ".lock")]
     still = [path for path in folders if path not in busy]
     stages = [path for path in still if (path / "manifest.json").exists()]
@@ -248,7 +248,8 @@ def _runs(runs: list[RunResult], out: Path, reports: Path) -> Iterator[Finding]:
         yield Finding("problem", "reports", text, functools.partial(render_all, out, reports))
     else:
         yield Finding("ok", "reports", f"{len(shown)} up to date in {reports}/")
-    if left := [path for folder in (out, reports) for path in (*folder.glob(".*.tmp"), *folder.glob("[!s]*/**/.*.tmp")) if _orphan(path)]:
+    places = (".*.tmp", "[!s]*/**/.*.tmp", "store/.known/.*.tmp")
+    if left := [path for folder in (out, reports) for place in places for path in folder.glob(place) if _orphan(path)]:
         text = f"{len(left)} temporary files of killed processes ({_names(left)}); --fix removes them"
         yield Finding("problem", "runs and reports", text, functools.partial(_remove, left))
 

@@ -11,8 +11,8 @@ from pbb_helpers.data.conditions import Condition, condition
 from pbb_helpers.data.datasets import Dataset
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.specs import StageSpec
-from pbb_helpers.data.stages import build_stage
 from pbb_helpers.experiments.questions import calls_asked, questions, recorded_mode
+from pbb_helpers.experiments.trained import trained
 from pbb_helpers.processes import lean_memory, release_memory
 from pbb_helpers.training.model_files import find
 from pbb_helpers.training.store import Store, digest
@@ -98,7 +98,6 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
     import torch
 
     from pbb_helpers.training import models
-    from pbb_helpers.training.stacked import train_stages
 
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # sums are taken in another order with more: one thread gives the same bits on any number of cores
@@ -111,10 +110,10 @@ def run_job(job: Job, root: Path, events: Any = None) -> tuple[list[dict], list[
     for chosen in map(condition, job.conditions):
         keys, name = [loaded.key] * len(datasets), "untuned"
         for number, spec in enumerate(chosen.stages):
-            stages = [build_stage(spec, dataset, experiment.budget, count) for dataset in datasets]
             where = [{"condition": chosen.name, "seed": seed, "stage": spec.name} for seed in job.seeds]
             tell = functools.partial(_tell_step, events, spec, where)
-            keys = train_stages(loaded, stages, store=store, parents=keys if number else None, on_progress=tell)
+            parents = keys if number else None
+            keys = trained(loaded, spec, datasets, experiment.budget, store=store, parents=parents, count=count, on_progress=tell)
             whole = experiment.budget.documents(spec)  # what was announced: a stage matched in tokens may have another number
             for key, which in zip(keys, where, strict=True):
                 seed = which["seed"]

@@ -4,6 +4,7 @@
         config.json  metrics.jsonl  adapter/   a finished stage, listed with checksums in manifest.json
         checkpoint-<step>/                     an unfinished one
         rows/<evaluation key>/rows.jsonl       answers of this stage's model
+    <root>/.known/<first 16 hex digits>.json   the keys of stages, under the hash of what their documents follow from
 
 A damaged file is never read, never deleted and never in the way: it is set aside as *.damaged, in one line, and made again.
 """
@@ -162,6 +163,26 @@ class Store:
     def metrics(self, key: str) -> list[dict]:
         """Returns the logged lines of a stage; of an unfinished one those so far."""
         return read_metrics(self.folder(key))
+
+    # --- what their documents follow from ---------------------------------------------------------------------------
+
+    def remember(self, recipe: str, keys: list[str]) -> None:
+        """Writes down the keys of the stages that came of a recipe, a hash of what their documents follow from."""
+        path = self._known(recipe)
+        with plain_errors(path):
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, json.dumps({"keys": keys, "check": digest(recipe, keys)}) + "\n")
+
+    def recall(self, recipe: str) -> list[str] | None:
+        """Returns the keys that came of a recipe, or None where that is not known; a damaged note, or another recipe's, is none."""
+        try:
+            said = json.loads(self._known(recipe).read_text(encoding="utf-8"))
+            return said["keys"] if said["check"] == digest(recipe, said["keys"]) else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def _known(self, recipe: str) -> Path:
+        return self.root / ".known" / f"{recipe[:16]}.json"
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
