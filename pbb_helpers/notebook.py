@@ -71,15 +71,16 @@ def runs_root() -> Path:
     return root / "runs"
 
 
-def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims: Any = None, headline: str | None = None,
-           reused: float | None = None, folder: Path | None = None) -> Path:  # fmt: skip
-    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, floors.csv, claims.csv, headline.txt, reused.txt.
+def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims: Any = None, tables: Mapping[str, Any] | None = None,
+           headline: str | None = None, reused: float | None = None, folder: Path | None = None) -> Path:  # fmt: skip
+    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, floors.csv, claims.csv, tables/, headline.txt, reused.txt.
 
     Args:
         rows: A DataFrame or an iterable of dicts, one per answer.
         results: A DataFrame with columns condition, mode, group, seed, n, accuracy, low, high, …
         floors: A DataFrame of `statistics.floors` or `statistics.with_control`, to be drawn where runs lie over each other.
         claims: A DataFrame of `verdicts.claims`, for the table of claims.
+        tables: Further DataFrames by name, of what the report says beside its figures: each number that is told is in a file.
         headline: One line for the terminal and the top of the report.
         reused: The share of the work that came from the store: the run's time is that of the rest.
         folder: Where; `run_folder()` by default.
@@ -89,6 +90,9 @@ def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims:
         if reused is not None:
             write_text(folder / "reused.txt", f"{reused:.4f}\n")
         _write(folder, rows, headline, results=results, floors=floors, claims=claims)
+        for name, table in (tables or {}).items():
+            (folder / "tables").mkdir(exist_ok=True)
+            write_text(folder / "tables" / f"{name}.csv", table.to_csv(index=False, float_format="%.10g"))
     return folder
 
 

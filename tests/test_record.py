@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pbb_helpers import notebook
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import RunResult
 from pbb_helpers.sharing import claims, record
@@ -89,6 +90,20 @@ def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
     assert "1.5 minutes on a processor, 2 cores, 8 GB, 75 % of the work read from the store." in readme.read_text()
     record.record(finished(tmp_path / "again"), tmp_path / "figures", readme)
     assert readme.read_text() == text
+
+
+def test_tables_and_floors_are_recorded_with_the_figures(tmp_path: Path) -> None:
+    readme, run = tmp_path / "README.md", finished(tmp_path / "run")
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")
+    floors = pd.DataFrame(
+        [{"seed": s, "floor": f, "n": 4, "accuracy": a} for s in ("0", "all") for f, a in (("identity", 0.02), ("best constant", 0.041))]
+    )
+    notebook.record(floors=floors, tables={"worth": pd.DataFrame([{"pairs": 12.5, "said": "12"}])}, folder=run.folder)
+    written = record.record(run, tmp_path / "figures", readme)
+    recorded = tmp_path / "figures" / "01_x"
+    assert {recorded / "floors.csv", recorded / "tables" / "worth.csv"} <= set(written)
+    assert pd.read_csv(recorded / "tables" / "worth.csv").to_dict("records") == [{"pairs": 12.5, "said": 12}]
+    assert "per cell of w/o IO, floor 4 % (best constant), 1.5 minutes" in readme.read_text()
 
 
 def test_a_page_without_a_block_costs_no_recorded_figure(tmp_path: Path) -> None:

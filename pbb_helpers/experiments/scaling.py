@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ class Given(BaseModel):
 
 
 class Scaling(NamedTuple):
-    """What the notebook runs: `sizes` on each of `models`, and one experiment for each number of w/ IO programs."""
+    """What the notebook runs: `sizes` on each of `models`, and one experiment for each number of w/ IO programs, or none."""
 
     sizes: Experiment
     models: tuple[str, ...]
@@ -65,8 +65,8 @@ def plan(values: Mapping[str, Any]) -> Scaling:
     if given.exposures not in EXPOSURES:
         raise did_you_mean("exposures", given.exposures, EXPOSURES)
     numbers = given.numbers if given.numbers is not None else NUMBERS[values["profile"]]
-    if not numbers or min(numbers) < 1 or len(set(numbers)) < len(numbers):
-        raise UsageError(f"numbers {list(numbers)}; give numbers of w/ IO programs of 1 or more, each once")
+    if min(numbers, default=1) < 1 or len(set(numbers)) < len(numbers):
+        raise UsageError(f"numbers {list(numbers)}; give numbers of w/ IO programs of 1 or more, each once, or [] for none")
     base = profiles.experiment(values, PROFILES)
     return Scaling(sizes, models, {n: _with(base, n, max(numbers), given.exposures) for n in sorted(numbers)})
 
@@ -89,10 +89,13 @@ def run(plans: Mapping[int, Experiment], root: Path, *, processes: int | None = 
 
 def facts(scaling: Scaling) -> dict[str, Any]:
     """Returns what a reader must know of the sizes, in words and numbers."""
+    by_size = profiles.facts(scaling.sizes, scaling.models)
+    if not scaling.by_number:
+        return by_size | {"second axis": "left out"}
     steps = {n: one.budget.stage1_steps for n, one in scaling.by_number.items()}
     one = next(iter(scaling.by_number.values()))
     grows = len(set(steps.values())) > 1
-    return profiles.facts(scaling.sizes, scaling.models) | {
+    return by_size | {
         "second axis: model": one.model,
         "second axis: w/ IO programs, per seed": ", ".join(f"{n:,}" for n in steps),
         "second axis: steps of stage 1": ", ".join(f"{n:,}: {count:,}" for n, count in steps.items())
@@ -118,15 +121,29 @@ def sizes(names: Iterable[str], *, trust_remote_code: bool = False) -> dict[str,
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def headline(rows: pd.DataFrame, *, mode: str = "recall", condition: str = "proactive") -> str:
-    """Returns one line: what the largest number of w/ IO programs adds to the one before it, and to the smallest."""
-    *others, largest = sorted(set(rows["n_with_io"]))
+def headline(
+    rows: pd.DataFrame, values: Sequence[Any], *, column: str = "n_with_io", mode: str = "recall", condition: str = "proactive"
+) -> str:
+    """Returns one line: what the last of the values of an axis adds to the one before it, and to the first.
+
+    Args:
+        rows: The answers, with `column`.
+        values: Of the axis, in order.
+        column: "n_with_io" or "model".
+        mode, condition: Whose answers.
+    """
+
+    def said(value: Any) -> str:
+        return f"{value:,}" if column == "n_with_io" else f"{value}"
+
+    unit = " w/ IO programs" if column == "n_with_io" else ""
+    *others, largest = values
     if not others:
-        return f"{largest:,} w/ IO programs, one number alone: nothing to compare"
-    frame = statistics.prepare(across.as_conditions(rows, "n_with_io", condition))
-    said = []
+        return f"{said(largest)}{unit}, one alone: nothing to compare"
+    frame = statistics.prepare(across.as_conditions(rows, column, condition))
+    parts = []
     for other in dict.fromkeys((others[-1], others[0])):
         d = statistics.paired(frame, str(largest), str(other), mode=mode, group="without_io")
-        said.append(f"{other:,} {findings.points(d.mean, d.low, d.high)}{'' if d.apart else ' (not shown)'}")
-    return (f"{condition} with {largest:,} w/ IO programs on {label('without_io')} programs, {findings.MODE_WORDS[mode]}, minus that with {'; with '.join(said)}; "
+        parts.append(f"{said(other)} {findings.points(d.mean, d.low, d.high)}{'' if d.apart else ' (not shown)'}")
+    return (f"{condition} with {said(largest)}{unit} on {label('without_io')} programs, {findings.MODE_WORDS[mode]}, minus that with {'; with '.join(parts)}; "
             f"n = {d.n} pairs over {d.n_programs} programs, {d.n_seeds} seed{'s' if d.n_seeds > 1 else ''}")  # fmt: skip

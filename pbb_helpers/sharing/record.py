@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from pbb_helpers.analysis.labels import in_order, label
+from pbb_helpers.analysis.statistics import highest_floor
 from pbb_helpers.disk import plain_errors, write_text
 from pbb_helpers.programs import UsageError
 from pbb_helpers.provenance import hardware_line
@@ -50,9 +51,11 @@ def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> li
     with plain_errors(folder):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(run.folder / "figures", folder)
-        for table in ("results.csv", "claims.csv"):
+        for table in ("results.csv", "claims.csv", "floors.csv"):
             if (run.folder / table).is_file():
                 shutil.copy(run.folder / table, folder / table)
+        if (run.folder / "tables").is_dir():
+            shutil.copytree(run.folder / "tables", folder / "tables")
         facts = {
             key: run.record.get(key)
             for key in ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions")
@@ -63,7 +66,7 @@ def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> li
             if f"<!-- {mark}: begin -->" in text:
                 text = with_block(text, mark, table)
         write_text(readme, text)
-    return [*sorted(folder.iterdir()), readme]
+    return [*sorted(path for path in folder.rglob("*") if path.is_file()), readme]
 
 
 def with_block(text: str, name: str, inner: str) -> str:
@@ -98,9 +101,18 @@ def block(folder: Path) -> str:
     asked = overall[(overall["group"] == "without_io") & overall["mode"].isin(FLOORED)]
     parts.append(
         f"{_recorded(run)}, seeds {seeds}, n = {asked['n'].min()} answers over {asked['n_programs'].min()} programs per cell of {label('without_io')}, "
-        f"{_origin(run)}."
+        f"{_floor(folder)}{_origin(run)}."
     )
     return "\n".join(parts)
+
+
+def _floor(folder: Path) -> str:
+    """Returns the highest floor that holds in every mode, in words; "" where the run left none."""
+    path = folder / "floors.csv"
+    if not path.is_file():
+        return ""
+    name, accuracy = highest_floor(pd.read_csv(path, dtype={"seed": str}))
+    return f"floor {100 * accuracy:.0f} % ({name}), "
 
 
 def models_table() -> str:
