@@ -115,7 +115,7 @@ def efficiency_plan(values: Mapping[str, Any]) -> tuple[Experiment, tuple[int, .
     if len(set(counts)) < max(2, len(counts)):
         raise UsageError(f"pairs {list(counts)}; give at least two numbers of I/O pairs, each once")
     arms = (*(f"io_only({k}, uniform)" for k in counts), f"io_alone({counts[-1]}, uniform)")
-    return _experiment(values, PROFILES[profile][kind], ("in_context", "proactive", *arms)), counts
+    return _experiment(values, PROFILES[profile][kind], ("in_context", "proactive", "source_only", *arms)), counts
 
 
 def skewed_distribution(plan: Experiment, arms: Arms) -> Distribution:
