@@ -93,7 +93,11 @@ def test_steps_along_an_axis_are_paired_question_by_question() -> None:
     assert line.startswith("proactive with large on w/o IO programs") and "middle 0 points" in line and "small +50 points" in line
 
 
-def test_the_second_axis_can_be_left_out() -> None:
+def test_either_axis_can_be_left_out_but_not_both() -> None:
+    plan = scaling.plan({**SMOKE, "models": [], "numbers": [8, 12]})
+    assert plan.models == () and list(plan.by_number) == [8, 12] and scaling.facts(plan)["first axis"] == "left out"
+    with pytest.raises(UsageError, match="one of the two axes must have values"):
+        scaling.plan({**SMOKE, "models": [], "numbers": []})
     plan = scaling.plan({**SMOKE, "numbers": []})
     assert plan.by_number == {} and plan.models == ("pbb-small",)
     assert scaling.facts(plan)["second axis"] == "left out" and "second axis: model" not in scaling.facts(plan)

@@ -47,7 +47,7 @@ class Given(BaseModel):
 
 
 class Scaling(NamedTuple):
-    """What the notebook runs: `sizes` on each of `models`, and one experiment for each number of w/ IO programs, or none."""
+    """What the notebook runs: `sizes` on each of `models`, and one experiment for each number of w/ IO programs; either may be none."""
 
     sizes: Experiment
     models: tuple[str, ...]
@@ -61,13 +61,15 @@ def plan(values: Mapping[str, Any]) -> Scaling:
         UsageError: A parameter is not valid.
     """
     given = parameters(Given, values)
-    sizes, models = profiles.experiments(values, PROFILES, MODELS)
+    base = profiles.experiment(values, PROFILES)
+    sizes, models = (base, ()) if given.models == [] else profiles.experiments(values, PROFILES, MODELS)
     if given.exposures not in EXPOSURES:
         raise did_you_mean("exposures", given.exposures, EXPOSURES)
     numbers = given.numbers if given.numbers is not None else NUMBERS[values["profile"]]
     if min(numbers, default=1) < 1 or len(set(numbers)) < len(numbers):
         raise UsageError(f"numbers {list(numbers)}; give numbers of w/ IO programs of 1 or more, each once, or [] for none")
-    base = profiles.experiment(values, PROFILES)
+    if not models and not numbers:
+        raise UsageError("models [] and numbers []; one of the two axes must have values")
     return Scaling(sizes, models, {n: _with(base, n, max(numbers), given.exposures) for n in sorted(numbers)})
 
 
@@ -90,6 +92,8 @@ def run(plans: Mapping[int, Experiment], root: Path, *, processes: int | None = 
 def facts(scaling: Scaling) -> dict[str, Any]:
     """Returns what a reader must know of the sizes, in words and numbers."""
     by_size = profiles.facts(scaling.sizes, scaling.models)
+    if not scaling.models:
+        by_size |= {"first axis": "left out"}
     if not scaling.by_number:
         return by_size | {"second axis": "left out"}
     steps = {n: one.budget.stage1_steps for n, one in scaling.by_number.items()}
