@@ -71,6 +71,9 @@ def test_shares_and_curves_count_every_answer() -> None:
     errors = table()
     assert len(errors) == 8 * len(CASES), "direct answers have no lines"
     shares = traces.shares(errors).set_index(["condition", "group", "mode", "error"])["n"]
+    bounds = traces.shares(errors)
+    assert (bounds["low"] <= bounds["share"]).all() and (bounds["share"] <= bounds["high"]).all()
+    assert bounds["high"].iloc[0] > 0.6, "fourteen answers about two programs are not fourteen programs"
     cell = shares["proactive", "without_io", "cot"]
     assert cell.to_dict() == {
         "right": 1,
@@ -101,7 +104,7 @@ def test_figures_say_n_and_need_answers(draw) -> None:
 def test_the_sentence_counts_the_first_lines() -> None:
     said = traces.in_words(table(), "proactive", "cot")
     assert said.startswith(
-        "Of 14 executions of w/o IO programs by proactive (chain of thought), 7 % are right line by line, 14 % wrong arithmetic"
+        "Of 14 executions of w/o IO programs by proactive (chain of thought), 7 % (0 to 70 %) are right line by line, 14 % wrong arithmetic"
     )
     assert said.endswith("4 of the 13 wrong ones fail on their first line.") and "source not" not in said
     assert "not asked" in traces.in_words(table(), "mixture", "cot")

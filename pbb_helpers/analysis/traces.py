@@ -97,15 +97,24 @@ def first_errors(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program]
 
 
 def shares(errors: pd.DataFrame, by: tuple[str, ...] = ("condition", "group", "mode")) -> pd.DataFrame:
-    """Returns, for each cell, how many answers and which share of them is of each kind in `ERRORS`: columns `by`, error, n, share."""
+    """Returns, for each cell, how many answers and which share of them is of each kind in `ERRORS`.
+
+    Columns `by`, error, n, share, low, high (95 % Wilson on the number of programs: answers about one program are not independent).
+    """
     lines = []
     for cell, answers in errors.groupby(list(by), sort=False):
-        counts = answers["error"].value_counts()
-        lines += [
-            dict(zip(by, cell, strict=True)) | {"error": e, "n": int(counts.get(e, 0)), "share": counts.get(e, 0) / len(answers)}
-            for e in ERRORS
-        ]
-    return pd.DataFrame(lines, columns=[*by, "error", "n", "share"])
+        counts, programs = answers["error"].value_counts(), number_of_programs(answers)
+        for error in ERRORS:
+            share = counts.get(error, 0) / len(answers)
+            low, high = wilson(share, programs)
+            said = {"error": error, "n": int(counts.get(error, 0)), "share": share, "low": low, "high": high}
+            lines.append(dict(zip(by, cell, strict=True)) | said)
+    return pd.DataFrame(lines, columns=[*by, "error", "n", "share", "low", "high"])
+
+
+def number_of_programs(rows: pd.DataFrame) -> int:
+    """Returns how many programs the answers are about; a name in two seeds is two programs."""
+    return len(rows[["seed", "program"]].drop_duplicates())
 
 
 def still_right(errors: pd.DataFrame, *, fewest: int = 5) -> pd.DataFrame:
@@ -126,8 +135,7 @@ def still_right(errors: pd.DataFrame, *, fewest: int = 5) -> pd.DataFrame:
             there = cell["lines"] >= line
             if (n := int(there.sum())) >= fewest:
                 share = float((there & ~not_written & (right | (cell["line"] > line))).sum() / n)
-                programs = len(cell[there][["seed", "program"]].drop_duplicates())
-                found.append((condition, mode, line, n, share, *wilson(share, programs)))
+                found.append((condition, mode, line, n, share, *wilson(share, number_of_programs(cell[there]))))
     return pd.DataFrame(found, columns=["condition", "mode", "line", "n", "share", "low", "high"])
 
 
@@ -217,5 +225,7 @@ def in_words(errors: pd.DataFrame, condition: str, mode: str, group: str = "with
     wrong = ", ".join(f"{100 * counts[error] / n:.0f} % {error}" for error in ERRORS[1:] if counts.get(error))
     first = int((cell["line"] == 1).sum())
     tail = f"; {first} of the {n - counts.get('right', 0)} wrong ones fail on their first line" if wrong else ""
-    return (f"Of {n} executions of {label(group)} programs by {condition} ({label(mode)}), {100 * counts.get('right', 0) / n:.0f} % are right line by line"
-            f"{f', {wrong}' if wrong else ''}{tail}.")  # fmt: skip
+    right = counts.get("right", 0) / n
+    low, high = wilson(right, number_of_programs(cell))
+    return (f"Of {n} executions of {label(group)} programs by {condition} ({label(mode)}), {100 * right:.0f} % ({100 * low:.0f} to {100 * high:.0f} %) are right "
+            f"line by line{f', {wrong}' if wrong else ''}{tail}.")  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pbb_helpers.analysis import findings, statistics, verdicts
+from pbb_helpers.analysis import findings, intervals, statistics, traces, verdicts
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.compositions import KINDS, SHOWN, kind
 from pbb_helpers.data.documents import execution
@@ -104,12 +104,16 @@ def first_wrong(program: Program, x: Any, mode: str, generated: str) -> str:
 
 
 def places(answers: pd.DataFrame) -> pd.DataFrame:
-    """Returns how many executions of each kind, condition and mode go wrong where: columns kind, condition, mode, place, n, share."""
+    """Returns how many executions of each kind, condition and mode go wrong where.
+
+    Columns kind, condition, mode, place, n, share, low, high (95 % Wilson on the number of compositions).
+    """
     lines = []
     for cell, some in answers[answers["place"].notna()].groupby(["kind", "condition", "mode"], sort=False):
-        counts = some["place"].value_counts()
-        lines += [(*cell, place, int(counts.get(place, 0)), counts.get(place, 0) / len(some)) for place in PLACES]
-    return pd.DataFrame(lines, columns=["kind", "condition", "mode", "place", "n", "share"])
+        counts, programs = some["place"].value_counts(), traces.number_of_programs(some)
+        shares = {place: counts.get(place, 0) / len(some) for place in PLACES}
+        lines += [(*cell, place, int(counts.get(place, 0)), share, *intervals.wilson(share, programs)) for place, share in shares.items()]
+    return pd.DataFrame(lines, columns=["kind", "condition", "mode", "place", "n", "share", "low", "high"])
 
 
 def floors_by_kind(experiment: Experiment) -> pd.DataFrame:
