@@ -73,22 +73,77 @@ def test_whatever_documents_follow_from_is_asked(plan, tmp_path, built):
         assert built == drawn, what
 
 
-def test_code_that_draws_or_checks_is_part_of_it(tmp_path):
+def test_whatever_decides_a_key_decides_the_recipe(plan, tmp_path, monkeypatch):
+    """Where a note is found, its keys are those of documents drawn anew; stages are not trained here, their keys are what counts."""
+    from pbb_helpers.training import stacked
+    from pbb_helpers.training.store import digest
+
+    calls: list[int] = []
+
+    def keyed(loaded, stages, *, store, parents=None, on_progress=None):
+        calls.append(1)
+        alone = [
+            store.stage_key(parent or loaded.key, stage, "float32")
+            for stage, parent in zip(stages, parents or [None] * len(stages), strict=True)
+        ]
+        return alone if len(alone) == 1 else [digest(key, alone) for key in alone]
+
+    monkeypatch.setattr(stacked, "train_stages", keyed)
+    monkeypatch.setattr(Store, "is_done", lambda self, key: True)
+    loaded, store = models.load(plan.model), Store(tmp_path)
+    budget, spec = plan.budget, condition("proactive").stages[1]
+    tokens = replace(budget, match="tokens")
+
+    def ask(seeds=(0,), spec=spec, budget=budget, parents=None, count=len, loaded=loaded):
+        datasets = [plan.dataset(seed) for seed in seeds]
+        return module.trained(loaded, spec, datasets, budget, store=store, parents=parents, count=count)
+
+    asked = [
+        {}, {"seeds": (1,)}, {"seeds": (0, 1)}, {"seeds": (1, 0)}, {"spec": condition("shuffled_source").stages[1]}, {"parents": ["a" * 64]},
+        {"parents": ["b" * 64]}, {"budget": replace(budget, stage2=replace(budget.stage2, lr=0.5))}, {"budget": replace(budget, stage2_steps=2)},
+        {"budget": tokens}, {"loaded": replace(loaded, key="c" * 64)},
+    ]  # fmt: skip
+    first = [ask(**what) for what in asked]
+    assert len(calls) == len(asked) and len({tuple(keys) for keys in first}) >= len(asked) - 1, (
+        "each is another stage (tokens cut nothing off)"
+    )
+    assert [ask(**what) for what in asked] == first and len(calls) == len(asked), "and is known the second time"
+    monkeypatch.setattr(module, "FORMAT", 2)
+    ask()
+    monkeypatch.setattr(module, "IMPORTED", "other code")
+    ask()
+    assert len(calls) == len(asked) + 2
+
+
+def test_code_that_draws_checks_counts_or_keys_is_part_of_it(tmp_path):
     package = tmp_path / "package"
-    shutil.copytree(module.PACKAGE / "data", package / "data")
-    shutil.copytree(module.PACKAGE / "families", package / "families")
-    shutil.copy(module.PACKAGE / "programs.py", package)
-    prints = [module.code_print(package), module.code_print()]
-    assert prints[0] == prints[1]
-    for file in ("programs.py", "data/leaks.py", "families/words.txt"):
+    shutil.copytree(module.PACKAGE, package, ignore=shutil.ignore_patterns("shipped", "__pycache__"))
+    prints = [module.code_print(package), module.code_print(), module.IMPORTED]
+    assert len(set(prints)) == 1
+    (package / "figures" / "theme.py").write_text("")
+    assert module.code_print(package) == prints[0], "how a figure looks is no part of it"
+    for file in ("programs.py", "data/leaks.py", "families/words.txt", "training/store.py", "training/models.py", "experiments/trained.py"):
         path = package / file
         path.write_text(path.read_text() + "\n")
-        module.code_print.cache_clear()
         prints.append(module.code_print(package))
-    (package / "families/more.py").write_text("")
-    module.code_print.cache_clear()
+    (package / "families/more.json").write_text("")
     prints.append(module.code_print(package))
-    assert len(set(prints)) == len(prints) - 1
+    assert len(set(prints)) == len(prints) - 2
+
+
+def test_code_that_was_edited_meanwhile_leaves_no_note(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "code_print", lambda: "what lies on the disk now")
+    rows(replace(plan, conditions=("source_only",), seeds=(0,)), tmp_path)
+    assert not (tmp_path / ".known").exists()
+
+
+def test_a_damaged_stage_is_drawn_and_trained_again(plan, tmp_path, built):
+    some = replace(plan, conditions=("source_only",), seeds=(0,))
+    first = rows(some, tmp_path)
+    (adapter,) = tmp_path.glob("*/adapter/*.safetensors")
+    adapter.write_bytes(adapter.read_bytes()[:-1])
+    built.clear()
+    assert rows(some, tmp_path) == first and built == ["stage2"]
 
 
 def harms():

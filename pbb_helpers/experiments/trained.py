@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pbb_helpers.data.stages import build_stage
-from pbb_helpers.training.store import Store, digest
+from pbb_helpers.training.store import FORMAT, Store, digest
 
 if TYPE_CHECKING:
     from pbb_helpers.data.budget import Budget
@@ -22,6 +20,23 @@ if TYPE_CHECKING:
     from pbb_helpers.training.models import LoadedModel
 
 PACKAGE = Path(__file__).parent.parent
+DRAWN_BY = ("data", "families", "programs.py")
+KEYED_BY = ("experiments/trained.py", *(f"training/{name}.py" for name in ("models", "parallel", "stacked", "store", "train")))
+LIBRARIES = ("numpy", "tokenizers", "transformers")
+
+
+def code_print(package: Path = PACKAGE) -> str:
+    """Returns a hash of the code and word lists that documents are drawn, checked, counted and keyed with, and of the versions beneath them."""
+    found = hashlib.sha256(f"{sys.version_info[:3]} {[version(name) for name in LIBRARIES]}\n".encode())
+    places = [package / name for name in (*DRAWN_BY, *KEYED_BY)]
+    files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place])]
+    for path in sorted(file for file in files if file.is_file() and "__pycache__" not in file.parts):
+        found.update(f"{path.relative_to(package).as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+IMPORTED = code_print()
+"""Of the code that this process runs: what lies on the disk may be edited while it does."""
 
 
 def trained(
@@ -49,12 +64,12 @@ def trained(
 
     alone = parallel.processes()[1] == 1  # processes that train one stage together have to do the same at every step
     dtype = str(resolve_dtype(budget.stage1.dtype, loaded.model.device)), str(resolve_dtype(budget.stage2.dtype, loaded.model.device))
-    recipe = digest(loaded.key, dtype, parents, code_print(), asdict(spec), asdict(budget), *map(_facts, datasets))
+    recipe = digest(FORMAT, loaded.key, dtype, parents, IMPORTED, asdict(spec), asdict(budget), *map(_facts, datasets))
     if alone and (keys := store.recall(recipe)) and all(map(store.is_done, keys)):
         return keys
     stages = [build_stage(spec, dataset, budget, count) for dataset in datasets]
     keys = train_stages(loaded, stages, store=store, parents=parents, on_progress=on_progress)
-    if alone:
+    if alone and code_print() == IMPORTED:
         store.remember(recipe, keys)
     return keys
 
@@ -65,16 +80,3 @@ def _facts(dataset: Dataset) -> tuple[Any, ...]:
         dataset.family, dataset.seed, *map(asdict, dataset.with_io), "without io", *map(asdict, dataset.without_io),
         list(dataset.train_inputs), list(dataset.eval_inputs),
     )  # fmt: skip
-
-
-@functools.cache
-def code_print(package: Path = PACKAGE) -> str:
-    """Returns a hash of the code and word lists that documents are drawn and checked with, and of the versions of Python and numpy."""
-    found = hashlib.sha256(f"{sys.version_info[:3]} {np.__version__}\n".encode())
-    files = [
-        package / "programs.py",
-        *(p for part in ("data", "families") for p in (package / part).rglob("*") if p.suffix in (".py", ".txt")),
-    ]
-    for path in sorted(files):
-        found.update(f"{path.relative_to(package).as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return found.hexdigest()

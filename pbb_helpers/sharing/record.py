@@ -195,4 +195,5 @@ def _parameters(run: dict[str, Any]) -> str:
     """Returns the profile and what else was changed, as options; how many processes there were changes no number."""
     names = [name for name in run["parameters"] if name == "profile" or (name in (run.get("changed") or ()) and name != "processes")]
     values = {name: run["parameters"][name] for name in names}
-    return " ".join(f"-p {name} {','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in values.items() if v is not None)
+    said = {name: (",".join(map(str, v)) or "'[]'") if isinstance(v, list) else v for name, v in values.items()}
+    return " ".join(f"-p {name} {v}" for name, v in said.items() if v is not None)

@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pbb_helpers.disk import Damage, check_manifest, fsync_folder, lock, plain_errors, write_manifest, write_text
 from pbb_helpers.programs import UsageError
 
@@ -51,6 +53,8 @@ def digest(*parts: Any) -> str:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, np.generic):
+        return value.item()
     raise TypeError(f"{type(value).__name__} has no place in a key: use numbers, text, lists, dicts or dataclasses")
 
 
