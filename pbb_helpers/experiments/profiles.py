@@ -78,8 +78,8 @@ WORDS_SIZES_PROFILES = {
     "quick": replace(QUICK, conditions=REPRESENTATIONS, seeds=(0, 1, 2)),
     "full": replace(FULL, conditions=REPRESENTATIONS),
 }
-WORDS_SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-xs", "pbb-s"), "full": ("pbb-xs", "pbb-s")}
-"""Beside pbb-m, which is among `REPRESENTATION_MODELS`: one recipe, code and words 1:1."""
+WORDS_SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-xs", "pbb-s", "pbb-m"), "full": ("pbb-xs", "pbb-s", "pbb-m")}
+"""One recipe, code and words 1:1; pbb-m, which is among `REPRESENTATION_MODELS` too, is not trained again for it."""
 CROSSED = (*REPRESENTATIONS, "code_to_description", "description_to_code")
 CROSSED_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=CROSSED),
