@@ -29,7 +29,7 @@ from pbb_helpers.running.run_record import RunResult, all_runs, damage_of
 from pbb_helpers.sharing import report
 from pbb_helpers.sharing.report_index import render_all
 from pbb_helpers.training.model_files import check_folder, hash_files, shipped
-from pbb_helpers.training.store import Store, left_over, set_aside, sweep
+from pbb_helpers.training.store import NOTES, Store, left_over, note_damage, set_aside, sweep
 
 DISTRIBUTION = "pbb-helpers"
 ROOM = 500e6  # bytes; a quick run leaves about 60 MB
@@ -179,6 +179,9 @@ def _store(store: Store) -> Iterator[Finding]:
             text = f"{path.relative_to(store.root)} is damaged: {file} {damage.why}; --fix sets it aside, the next run makes it again"
             yield Finding("problem", "store", text, functools.partial(_set_aside, store, path, damage))
         yield Finding("ok", "store", f"{len(paths) - len(damaged)} of {len(paths)} {kind} are whole")
+    for damage in filter(None, map(note_damage, sorted((store.root / NOTES).glob("*.json")))):
+        text = f"{damage.path.relative_to(store.root)} is damaged: it {damage.why}; --fix sets it aside, the next run draws its documents again"
+        yield Finding("problem", "store", text, functools.partial(set_aside, damage.path, damage.why, "its documents are drawn again"))
     unfinished = [path.name for path in still if path not in stages and list(path.glob("checkpoint-*"))]
     if busy:
         yield Finding("note", "store", f"{_names(busy)} in use by a running process, and not looked at")
@@ -248,7 +251,7 @@ def _runs(runs: list[RunResult], out: Path, reports: Path) -> Iterator[Finding]:
         yield Finding("problem", "reports", text, functools.partial(render_all, out, reports))
     else:
         yield Finding("ok", "reports", f"{len(shown)} up to date in {reports}/")
-    places = (".*.tmp", "[!s]*/**/.*.tmp", "store/.known/.*.tmp")
+    places = (".*.tmp", "[!s]*/**/.*.tmp", f"store/{NOTES}/.*.tmp")
     if left := [path for folder in (out, reports) for place in places for path in folder.glob(place) if _orphan(path)]:
         text = f"{len(left)} temporary files of killed processes ({_names(left)}); --fix removes them"
         yield Finding("problem", "runs and reports", text, functools.partial(_remove, left))

@@ -232,7 +232,7 @@ class Campaign:
 
     def damage(self) -> tuple[str, str | None]:
         """One file of a finished or unfinished store is cut, has a bit turned, or is something else."""
-        from pbb_helpers.training.store import Store
+        from pbb_helpers.training.store import NOTES, Store, note_damage
 
         halfway = self.number % 4 == 3
         self.copy(self.halfway if halfway else self.reference, self.root)
@@ -247,7 +247,8 @@ class Campaign:
         # What lies below rows/ is an answer's folder; else the stage's.
         parts = path.relative_to(self.root).parts
         folder = "/".join(parts[:3] if parts[1] == "rows" else parts[:2] if halfway else parts[:1])
-        harmless = Store(self.root).damage(self.root / folder) is None  # a blank in a manifest that became another
+        damage = note_damage(path) if folder == NOTES else Store(self.root).damage(self.root / folder)
+        harmless = damage is None  # a blank in a manifest that became another, or the end of a note's line cut off
         return what, self.check(before, gone=folder, says="" if harmless else "is damaged")
 
     def foreign_folder(self) -> tuple[str, str | None]:

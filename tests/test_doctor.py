@@ -22,7 +22,7 @@ from pbb_helpers.sharing.report_index import render_all
 from pbb_helpers.training import model_files
 from pbb_helpers.training.store import Store
 
-KEY = "ab" * 32
+KEY, RECIPE = "ab" * 32, "ef" * 32
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def project(tmp_path, monkeypatch) -> Path:
     with store.locked(KEY):
         store.finish(KEY, {"name": "stage1"}, [{"step": 1}], lambda folder: (folder / "adapter.safetensors").write_bytes(b"weights"))
     store.save_rows(KEY, "e" * 16, [{"correct": True}])
+    store.remember(RECIPE, [KEY])
     store.save_checkpoint("cd" * 32, 5, lambda folder: (folder / "state").write_text("x"))
     return tmp_path
 
@@ -78,7 +79,7 @@ def flip(path: Path) -> None:
 
 
 STAGE, STATE = f"runs/store/{KEY[:16]}", f"runs/store/{'cd' * 8}/checkpoint-5/state"
-RUN = "runs/one/0123456789ab"
+RUN, NOTE = "runs/one/0123456789ab", f"runs/store/.known/{RECIPE[:16]}.json"
 DEAD = {"status": "running", "host": platform.node(), "pid": 2**22 + 1, "pid_started": 1.0}
 
 
@@ -89,6 +90,8 @@ DEAD = {"status": "running", "host": platform.node(), "pid": 2**22 + 1, "pid_sta
         (lambda: flip(Path(STAGE, "manifest.json")), "manifest.json cannot be read", f"{STAGE}/manifest.json.damaged"),
         (lambda: Path(STAGE, "metrics.jsonl").unlink(), "metrics.jsonl is missing", f"{STAGE}/manifest.json.damaged"),
         (lambda: flip(Path(STAGE, "rows", "e" * 16, "rows.jsonl")), "rows.jsonl has", f"{STAGE}/rows/{'e' * 16}.damaged"),
+        (lambda: flip(Path(NOTE)), "is damaged: it cannot be read", f"{NOTE}.damaged"),
+        (lambda: Path(NOTE).write_text(Path(NOTE).read_text().replace("ab", "ac", 1)), "is damaged: it does not say", f"{NOTE}.damaged"),
         (lambda: flip(Path(STATE)), "state has", str(Path(STATE).parent) + ".damaged"),
         (lambda: Path(STAGE, ".config.json.4194399.tmp").write_text("half"), "1 temporary files of killed processes", None),
         (lambda: Path(STAGE, "rows/.x.4194399.new.tmp").mkdir(), "1 temporary files of killed processes", None),
@@ -99,7 +102,7 @@ DEAD = {"status": "running", "host": platform.node(), "pid": 2**22 + 1, "pid_sta
         (lambda: Path("reports/one/0123456789ab.html").unlink(), "1 of 2 are missing", "reports/one/0123456789ab.html"),
         (lambda: Path(RUN, "headline.txt").write_text("3 of 4"), "1 of 2 are missing or older", "reports/one/0123456789ab.html"),
     ],
-    ids=["adapter", "manifest", "metrics", "answers", "checkpoint", "temporary file", "temporary folder", "half a page", "record", "foreign record",
+    ids=["adapter", "manifest", "metrics", "answers", "note", "foreign note", "checkpoint", "temporary file", "temporary folder", "half a page", "record", "foreign record",
          "no notebook", "no report", "old report"],
 )  # fmt: skip
 def test_damage_is_found_and_put_right(project, capsys, monkeypatch, plant, says, after):

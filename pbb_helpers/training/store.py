@@ -36,6 +36,8 @@ FORMAT = 1
 NOT_IN_KEY = ("checkpoint_every", "log_every")
 """Settings that change nothing in the result."""
 EVALUATION_KEY = 16
+NOTES = ".known"
+"""The folder of notes of what stages' documents follow from."""
 
 
 def digest(*parts: Any) -> str:
@@ -175,18 +177,22 @@ class Store:
         path = self._known(recipe)
         with plain_errors(path):
             path.parent.mkdir(exist_ok=True)
-            write_text(path, json.dumps({"keys": keys, "check": digest(recipe, keys)}) + "\n")
+            write_text(path, json.dumps({"recipe": recipe, "keys": keys, "check": digest(recipe, keys)}) + "\n")
 
     def recall(self, recipe: str) -> list[str] | None:
-        """Returns the keys that came of a recipe, or None where that is not known; a damaged note, or another recipe's, is none."""
-        try:
-            said = json.loads(self._known(recipe).read_text(encoding="utf-8"))
-            return said["keys"] if said["check"] == digest(recipe, said["keys"]) else None
-        except (OSError, ValueError, TypeError, KeyError):
+        """Returns the keys that came of a recipe, or None where that is not known or the note of it is damaged (then it is set aside)."""
+        path = self._known(recipe)
+        if not path.is_file():
             return None
+        damage = note_damage(path)
+        if damage is not None:
+            set_aside(path, damage.why, rebuilt="the documents are drawn and read again")
+            return None
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return said["keys"] if said["recipe"] == recipe else None  # the first digits alone do not make it the same
 
     def _known(self, recipe: str) -> Path:
-        return self.root / ".known" / f"{recipe[:16]}.json"
+        return self.root / NOTES / f"{recipe[:16]}.json"
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -263,6 +269,16 @@ class Store:
     def _place(self, folder: Path) -> str:
         """Returns what a folder is, the same wherever the whole store is moved to."""
         return folder.relative_to(self.root).as_posix()
+
+
+def note_damage(path: Path) -> Damage | None:
+    """Returns what is wrong with a note of `Store.remember`, or None."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        whole = said["check"] == digest(said["recipe"], said["keys"]) and path.stem == said["recipe"][:16]
+        return None if whole else Damage(path, "does not say what was written")
+    except (OSError, ValueError, TypeError, KeyError):
+        return Damage(path, "cannot be read")
 
 
 def read_metrics(folder: Path) -> list[dict]:
