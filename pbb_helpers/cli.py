@@ -198,12 +198,14 @@ def record(
     notebook: Notebook,
     out: Runs = Path("runs"),
     figures: Annotated[Path, typer.Option(help="The folder of recorded figures.")] = Path("figures"),
-    readme: Annotated[Path, typer.Option(help="The file with the block of numbers.")] = Path("README.md"),
+    readme: Annotated[Path, typer.Option(help="The page with the block of its numbers, if figures/README.md has none.")] = Path(
+        "README.md"
+    ),
     variant: Annotated[
         str, typer.Option(help="Records a run with other parameters beside the notebook's own, as <notebook>_<variant>.")
     ] = "",
 ) -> None:
-    """Makes the latest finished run of a notebook the recorded one: its figures go to figures/, its numbers into README.md.
+    """Makes the latest finished run of a notebook the recorded one: its figures go to figures/, its numbers into README.md or figures/README.md.
 
     Example: pbb record notebooks/06_io_distribution.ipynb --variant arithmetic
     """

@@ -1,4 +1,4 @@
-"""Every command in README.md and CONTRIBUTING.md is run where it is cheap, and otherwise read by the very parser that would run it."""
+"""Every command in README.md, figures/README.md and CONTRIBUTING.md is run where it is cheap, and otherwise read by the very parser that would run it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pbb_helpers.running import grid
 from pbb_helpers.running.run_record import RunResult, seal
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+PAGES = (ROOT / "README.md", ROOT / "figures" / "README.md", ROOT / "CONTRIBUTING.md")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PLACES = {"NOTEBOOK": "notebooks/01_proactive.ipynb", "DIR": "site", "script.py": "script.py"}
 """Words that stand for one of the reader's own."""
@@ -56,7 +56,7 @@ def commands(path: Path) -> Iterator[tuple[int, str, str]]:
             yield prose.count("\n", 0, match.start()) + 1, match[1], ""
 
 
-COMMANDS = [(path.name, *found) for path in PAGES for found in commands(path)]
+COMMANDS = [(path.relative_to(ROOT).as_posix(), *found) for path in PAGES for found in commands(path)]
 
 
 def parsed(words: list[str]) -> tuple[str, dict]:

@@ -1,4 +1,4 @@
-"""What the repository shows comes from a recorded run: README.md says what figures/ holds, and only a completed run is recorded."""
+"""What the repository shows comes from a recorded run: its pages say what figures/ holds, and only a completed run is recorded."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pbb_helpers.sharing import claims, record
 from pbb_helpers.training.model_files import shipped
 
 ROOT = Path(__file__).parents[1]
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "figures" / "README.md")}
 RECORDED = sorted(path.parent for path in (ROOT / "figures").glob("*/run.json"))
 
 
@@ -33,8 +34,8 @@ def test_notebooks_have_recorded_figures() -> None:
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda path: path.name)
-def test_readme_shows_the_recorded_run(folder: Path) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_a_page_shows_the_recorded_run(folder: Path) -> None:
+    text = PAGES[record.page_of(folder.name, PAGES)]
     assert record.with_block(text, folder.name, record.block(folder)) == text, f"run: pbb record notebooks/{folder.name}.ipynb"
 
 
@@ -195,9 +196,43 @@ def test_a_variant_is_recorded_beside_the_notebooks_own_run(tmp_path: Path) -> N
     for name in ("../out", "Large", "a b", "_", "a__b", "x/y"):
         with pytest.raises(UsageError, match=re.escape(f"variant {name!r}; give small letters")):
             record.record(large, figures, readme, name)
-    with pytest.raises(UsageError, match="no single block <!-- 01_x_other: begin -->"):
+    with pytest.raises(UsageError, match="no page has a block <!-- 01_x_other: begin -->"):
         record.record(large, figures, readme, "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "figures", "large", "run"]
+
+
+def test_numbers_go_to_the_page_that_has_their_block(tmp_path: Path) -> None:
+    readme, page = tmp_path / "README.md", tmp_path / "figures" / "README.md"
+    page.parent.mkdir()
+    readme.write_text("one\n<!-- claims: begin -->\n<!-- claims: end -->\n")
+    page.write_text("two\n<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")
+    assert {readme, page} < set(record.record(finished(tmp_path / "run"), page.parent, readme))
+    assert "it works" in page.read_text() and "it works" not in readme.read_text() and "| claim |" in readme.read_text()
+    readme.write_text(page.read_text())
+    with pytest.raises(UsageError, match="more than one page has the block <!-- 01_x: begin -->"):
+        record.record(finished(tmp_path / "again"), page.parent, readme)
+
+
+def links(text: str) -> list[str]:
+    """Returns where the links and images of a page of Markdown lead to, but for those elsewhere on the web."""
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not target.startswith("http")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_images_of_the_pages_lead_somewhere(page: Path) -> None:
+    found = links(PAGES[page])
+    assert found
+    for target in found:
+        path, _, place = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not place or place in anchors(linked.read_text(encoding="utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    """Returns the addresses of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_an_unfinished_run_is_not_recorded(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""From a finished run to what the repository shows: figures/ with its CSV and provenance, and the numbers in README.md.
+"""From a finished run to what the repository shows: figures/ with its CSV and provenance, and the numbers in README.md or figures/README.md.
 
-Nothing is typed by hand: `pbb record` copies and writes, a test holds README.md to the CSV.
+Nothing is typed by hand: `pbb record` copies and writes, a test holds both pages to the CSV.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ FLOORED = ("direct", "cot", "recall", "recall_description")
 
 
 def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> list[Path]:
-    """Returns the files written: the run's figures below `figures`/<notebook>/, run.json there, and the marked block of `readme`.
+    """Returns the files written: the run's figures below `figures`/<notebook>/, run.json there, and the pages that show its numbers.
 
-    A run of the same notebook that asks something else of it, with other parameters, is a variant: it is recorded beside the notebook's own
-    run, as <notebook>_<variant>.
+    Its block stands in `readme` or in `figures`/README.md; the tables of all claims and of all models in either. A run of the same notebook
+    that asks something else of it, with other parameters, is a variant: it is recorded beside the notebook's own run, as <notebook>_<variant>.
 
     Raises:
-        UsageError: The run is not finished, README.md has no block for it, or the variant cannot name a folder.
+        UsageError: The run is not finished, no page has a block for it, or the variant cannot name a folder.
     """
     if variant and not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", variant):
         raise UsageError(f"variant {variant[:80]!r}; give small letters and digits, words joined by one underscore")
@@ -47,7 +48,8 @@ def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> li
         raise UsageError(f"{run.folder}: the package was edited during the run, so no one version made it; run it again")
     folder = figures / name
     with plain_errors(readme):
-        with_block(readme.read_text(encoding="utf-8"), name, "")  # before anything that was recorded is replaced
+        pages = {page: page.read_text(encoding="utf-8") for page in (readme, figures / "README.md") if page.is_file()}
+    its = page_of(name, pages)  # before anything that was recorded is replaced
     with plain_errors(folder):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(run.folder / "figures", folder)
@@ -61,12 +63,28 @@ def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> li
             for key in ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions")
         }
         write_text(folder / "run.json", json.dumps(facts | {"reused": run.from_store, "headline": run.headline}, indent=1) + "\n")
-        text = with_block(readme.read_text(encoding="utf-8"), name, block(folder))
-        for mark, table in (("claims", claims.markdown(figures)), ("models", models_table())):
-            if f"<!-- {mark}: begin -->" in text:
-                text = with_block(text, mark, table)
-        write_text(readme, text)
-    return [*sorted(path for path in folder.rglob("*") if path.is_file()), readme]
+        written = sorted(path for path in folder.rglob("*") if path.is_file())
+        tables = {"claims": claims.markdown(figures), "models": models_table()}
+        for page, text in pages.items():
+            inner = tables | ({name: block(folder)} if page == its else {})
+            for mark in (mark for mark in inner if f"<!-- {mark}: begin -->" in text):
+                text = with_block(text, mark, inner[mark])
+            if text != pages[page]:
+                write_text(page, text)
+                written.append(page)
+    return written
+
+
+def page_of(name: str, pages: Mapping[Path, str]) -> Path:
+    """Returns the one page whose text has the marks of `name`."""
+    found = [page for page in pages if f"<!-- {name}: begin -->" in pages[page]]
+    if len(found) != 1:
+        raise UsageError(
+            f"{'no page has a' if not found else 'more than one page has the'} block <!-- {name}: begin --> … <!-- {name}: end -->; "
+            f"give README.md or figures/README.md these two lines, once, where the numbers shall stand"
+        )
+    with_block(pages[found[0]], name, "")
+    return found[0]
 
 
 def with_block(text: str, name: str, inner: str) -> str:
@@ -77,14 +95,12 @@ def with_block(text: str, name: str, inner: str) -> str:
     """
     begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise UsageError(
-            f"README.md has no single block {begin.strip()} … {end.strip()}; add these two lines where the numbers shall stand"
-        )
+        raise UsageError(f"the page has no single block {begin.strip()} … {end.strip()}; add these two lines where the numbers shall stand")
     return text[: text.index(begin) + len(begin)] + inner + text[text.index(end) :]
 
 
 def block(folder: Path) -> str:
-    """Returns what README.md shows of the recorded run in `folder`, as Markdown: headline, table, origin."""
+    """Returns what a page shows of the recorded run in `folder`, as Markdown: headline, table, origin."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     table = pd.read_csv(folder / "results.csv", dtype={"seed": str})
     if "accuracy" not in table:
