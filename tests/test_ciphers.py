@@ -267,6 +267,8 @@ def test_texts_are_words_or_letters_of_the_lengths_asked_for():
         ({"n_texts": 5000}, "5000 texts of 3 to 4 letters; there are"),
         ({"highest_shift": 26}, "shift 26 lies outside the alphabet"),
         ({"lowest_shift": -1}, "shift -1 lies outside the alphabet"),
+        ({"lowest_shift": 1.0}, "shift 1.0 lies outside the alphabet"),
+        ({"texts": "letters", "max_letters": 10**9}, "max_letters <= 1000"),
         ({"lowest_shift": 5, "highest_shift": 5}, "give lowest_shift < highest_shift"),
     ],
 )
@@ -284,6 +286,10 @@ def test_impossible_settings_are_one_clear_line(setting, message):
         ("CAB", 26, "shift 26 lies outside the alphabet; give a whole number from 0 to 25"),
         ("CAB", -1, "shift -1 lies outside"),
         ("CAB", 1.5, "shift 1.5 lies outside"),
+        ("CAB", 3.0, "shift 3.0 lies outside"),
+        ("CAB", True, "shift True lies outside"),
+        (None, 3, "text None is none; give capitals A to Z"),
+        (5, 3, "text 5 is none"),
     ],
 )
 def test_a_text_or_a_shift_that_is_not_defined_is_one_clear_line(text, shift, message):

@@ -29,7 +29,7 @@ from pbb_helpers.data.plan import Experiment, small
 from pbb_helpers.data.settings import TrainSettings
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.experiments.jobs import jobs, run_job
-from pbb_helpers.experiments.questions import floors, modes_of, questions
+from pbb_helpers.experiments.questions import SHOWN, floors, modes_of, questions
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.programs import Program, UsageError, behaviour, family, from_cell
 
@@ -249,8 +249,12 @@ def test_an_experiment_on_ciphers_runs_through(shipped_like, tmp_path, match):
         table, conditions=names, seeds=(0,), modes={name: modes_of(name) for name in names}, groups=["without_io", "with_io"]
     )
     data = plan.dataset(0)
-    asked = table[table["mode"] != "source"]
+    asked = table[(table["mode"] != "source") & (table["group"] != SHOWN)]
     assert {from_cell(x) for x in asked["input"]} <= set(data.eval_inputs) and asked["gold"].str.fullmatch("[A-Z]+").all()
+    drawn = pairs(condition("io_only(2, natural)").stages[-1], data)  # the same ones stand beside the source
+    for row in table[table["group"] == SHOWN].itertuples():
+        assert from_cell(row.input) in drawn[row.program] and row.mode == "direct"
+    assert set(table[table["group"] == SHOWN]["condition"]) == set(names[2:])
     assert not statistics.results(table, n_boot=20).empty
     again = [run_job(job, tmp_path)[0] for job in jobs(plan)]
     assert list(rows) == again, "read back from the store as they were written"

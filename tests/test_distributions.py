@@ -95,6 +95,7 @@ def test_over_inputs_the_values_keep_their_proportion(name, held_out):
         ("natural(x)", "unknown distribution 'natural(x)'"),
         ("", "unknown distribution ''"),
         ("natural(1.5)", "natural(1.5): give a share from 0, which is uniform, to 1, which is natural"),
+        ("zipf(200)", "zipf(200): give an exponent from 0, which is uniform, to 10"),
     ],
 )
 def test_an_unknown_distribution_is_one_clear_line(name, message):

@@ -20,13 +20,13 @@ from pbb_helpers import markup
 from pbb_helpers.analysis import crossing, labels, robustness, statistics, verdicts
 from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.datasets import held_out_part
-from pbb_helpers.data.demonstrations import exposures
+from pbb_helpers.data.demonstrations import exposures, pairs
 from pbb_helpers.data.distributions import distribution, value
 from pbb_helpers.data.documents import call_document
 from pbb_helpers.data.leaks import LeakError, leak_check
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.stages import build_stage
-from pbb_helpers.experiments import demonstration_plan, profiles
+from pbb_helpers.experiments import demonstration_plan, profiles, questions
 from pbb_helpers.experiments.questions import calls_asked, floors, held_out_inputs, modes_of
 from pbb_helpers.explore.explore_distributions import DistributionPanel
 from pbb_helpers.figures import plots_demonstrations
@@ -138,7 +138,11 @@ def test_parameters_change_what_they_name() -> None:
     ({"distribution": "natual"}, "unknown distribution 'natual'; did you mean 'natural'"),
     ({"distribution": "natural(1.5)"}, "give a share from 0, which is uniform, to 1"),
     ({"family": "arithmetic", "distribution": "natural"}, "natural is over shifts from 0 to 25, not over 0 to 49"),
-    ({"distribution": "uniform"}, "name each once"),
+    ({"distribution": "uniform"}, "distribution uniform is the even one, against which a skewed one is held; give natural"),
+    ({"distribution": " natural(0.0)"}, "distribution natural(0.0) is the even one"),
+    ({"distribution": ""}, "unknown distribution ''"),
+    ({"distribution": "zipf(1000)"}, "zipf(1000): give an exponent from 0, which is uniform, to 10"),
+    ({"texts": "letters", "max_letters": 10**9}, "give 3 <= min_letters <= max_letters <= 1000"),
     ({"pairs": 0}, "takes a number of I/O pairs, 1 to 10,000"),
     ({"pairs": 65}, "source_and_io(65, natural) has 65 I/O pairs of each of 40 programs and room to show 64"),
     ({"match": "letters"}, "unknown match 'letters'"),
@@ -156,10 +160,13 @@ def test_what_is_not_valid_is_one_clear_line(changes: dict, message: str) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("pairs", [[], [4], [4, 4], [1, 129], [0, 2]])
-def test_numbers_of_pairs_that_make_no_curve_are_refused(pairs: list[int]) -> None:
-    with pytest.raises(UsageError):
-        efficient(pairs=pairs)
+@pytest.mark.parametrize(("some", "message"), [
+    ([], "give at least two numbers of I/O pairs, each once"), ([4], "at least two numbers"), ([4, 4], "each once"), ([1, 129], "room to show 128"),
+    ([0, 2], "takes a number of I/O pairs, 1 to 10,000"),
+])  # fmt: skip
+def test_numbers_of_pairs_that_make_no_curve_are_refused(some: list[int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        efficient(pairs=some)
 
 
 def test_too_many_texts_held_out_is_one_clear_line() -> None:
@@ -377,7 +384,7 @@ def test_what_stage_1_costs_is_paid_back_where_pairs_cost_more_than_a_source() -
     repeated = spent.assign(**{"tokens of a program": spent["tokens of a program"] / 2, "different pairs": spent["different pairs"] / 2})
     half = crossing.with_stage1(repeated.replace({"tokens of a program": {50.0: 100.0}}), worth[math.inf], COUNTS, beats_alone=True)
     assert "saves 60 tokens or more" in half, "32 different pairs of 5 tokens, less a source"
-    assert "saves 100 tokens" in said[40.0] and "after about 90 programs" in said[40.0]
+    assert "saves 100 tokens" in said[40.0] and "after at most 90 programs" in said[40.0]
     assert "no saving is shown" in said[10.0] and "at most 41 programs" in said[math.inf] and "never paid back" in said[-math.inf]
     assert "not above the floor" in [text for pairs, text in said.items() if math.isnan(pairs)][0]
 
@@ -391,6 +398,37 @@ def test_costs_are_those_of_the_documents() -> None:
     assert 0 < most["different pairs"] <= counts[-1] and source["different pairs"] == 0
     assert source["tokens of stage 1"] == most["tokens of stage 1"] > 0 == alone["tokens of stage 1"]
     assert source["with stage 1"] == pytest.approx(source["tokens of a program"] + source["tokens of stage 1"] / plan.n_without_io)
+    fewest = spent.loc[f"io_only({counts[0]}, uniform)"]
+    shown = exposures(condition(f"io_only({counts[0]}, uniform)").stages[-1], plan.budget.stage2_documents, plan.n_without_io)
+    assert source["times each"] == pytest.approx(shown, rel=0.2) and fewest["times each"] == pytest.approx(shown, rel=0.2)
+    assert most["times each"] == pytest.approx(shown / most["different pairs"], rel=0.2), "more pairs are each shown less often"
+
+
+def test_pairs_that_were_shown_are_asked_beside_held_out_ones() -> None:
+    plan, counts = efficient(profile="smoke")
+    dataset, spec = plan.dataset(0), condition(f"io_only({counts[-1]}, uniform)").stages[-1]
+    asked = [questions.questions(plan, dataset, ("direct",), last=last) for last in (None, condition("proactive").stages[-1], spec)]
+    without, source, beside = (list(some) for some in asked)
+    assert without == source == beside[:-1]
+    drawn = pairs(spec, dataset)
+    assert {e.group for e in beside[-1]} == {questions.SHOWN} and {e.kind for e in beside[-1]} == {"direct"}
+    assert {e.program for e in beside[-1]} == {p.name for p in dataset.without_io}
+    for e in beside[-1]:
+        assert e.input in drawn[e.program] and e.input not in dataset.eval_inputs
+    assert len({(e.program, e.input) for e in beside[-1]}) == len(beside[-1])
+
+
+def test_whether_pairs_were_learned_is_told_beside_what_was_held_out() -> None:
+    rows = curve(0.3, dict.fromkeys(COUNTS, 0.2))
+    shown = curve(0.3, dict.fromkeys(COUNTS, 0.9)).assign(group="shown")
+    table = statistics.results(robustness.with_values(pd.concat([rows, shown[shown["condition"] != "proactive"]])))
+    spent = pd.DataFrame(
+        {"condition": ["proactive", *(f"io_only({k}, uniform)" for k in COUNTS)], "different pairs": [0, *COUNTS], "times each": 8.0}
+    )
+    found = crossing.learned(table, spent)
+    assert found["condition"].tolist() == [f"io_only({k}, uniform)" for k in COUNTS]
+    assert (found["shown"] > 0.75).all() and (found["held_out"] < 0.35).all()
+    assert ((found["shown_low"] < found["shown"]) & (found["shown"] < found["shown_high"])).all()
 
 
 # ---------------------------------------------------------------- figures, labels and the panel
@@ -417,7 +455,7 @@ def test_figures_say_n_interval_floor_and_ceiling() -> None:
         robustness.with_values(pd.concat([answers({"in_context": lambda k: 0.9}), curve(0.3, dict.fromkeys(COUNTS, 0.2))]))
     )
     said = drawn(plots_demonstrations.accuracy_by_pairs(table, COUNTS, modes=["direct"]))
-    assert "source alone, no pair" in said and "95 % interval over programs" in said and "ceiling" in said
+    assert "source after stage 1, no pair" in said and "95 % interval over programs" in said and "ceiling" in said
     with pytest.raises(UsageError, match="no answers in modes"):
         plots_demonstrations.heat_map(by_value, (13,), modes=["recall"])
 
@@ -436,6 +474,9 @@ def test_the_panel_draws_what_is_chosen_and_stands_still_in_a_page(kind: str) ->
         verdicts.Prediction("even", arms.even, "floor", "direct", "above"),
     ]
     panel = DistributionPanel(plan, said, demonstration_plan.SKEWED[kind])
+    trained_on = condition(arms.skewed).stages[-1].distribution
+    every = map(value, plan.dataset(0).train_inputs + plan.dataset(0).eval_inputs)
+    assert panel.stated() == distribution(trained_on, every), "what is shown is what training draws from"
     assert len(panel.drawn()) == 64 and set(panel.drawn()) <= set(plan.dataset(0).train_inputs) and "skew helps" in panel.shown.value
     before = panel.drawn()
     panel.again.click()

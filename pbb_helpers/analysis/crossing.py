@@ -14,7 +14,7 @@ from pbb_helpers.data.demonstrations import pairs as drawn_pairs
 from pbb_helpers.data.documents import Example
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.stages import build_stage
-from pbb_helpers.programs import UsageError
+from pbb_helpers.programs import UsageError, written
 
 SOURCE = "proactive"
 
@@ -137,7 +137,9 @@ def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, spent: pd
     """
     line = table[table["mode"] == mode].iloc[0]
     behind = f"n = {line['n']} answers over {line['n_programs']} programs, {line['n_seeds']} seed{'' if line['n_seeds'] == 1 else 's'}"
-    level = f"source alone answers {100 * line['source']:.0f} % of calls of w/o IO programs in recall mode (floor {100 * floor:.0f} %)"
+    level = (
+        f"source after stage 1 answers {100 * line['source']:.0f} % of calls of w/o IO programs in recall mode (floor {100 * floor:.0f} %)"
+    )
     if math.isnan(line["pairs"]):
         return f"{level}: not above the floor, so that it is worth no number of examples; {behind}"
     different = spent.set_index("condition").loc[f"io_only({counts[-1]}, uniform)", "different pairs"]
@@ -148,10 +150,11 @@ def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, spent: pd
 def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
     """Returns what source and pairs cost, with the first seed: a line per condition.
 
-    Columns: condition; stage 1, stage 2 (documents trained on); different pairs (I/O pairs of a w/o IO program that differ, mean); tokens of
-    a program (supervised tokens of what is shown of one w/o IO program, each different document once, templates not counted); tokens of
-    stage 1 (the same of all w/ IO programs); with stage 1 (tokens of a program, and its share of those of stage 1); weight in the loss (the
-    share of the last stage's supervised tokens that is about w/o IO programs).
+    Columns: condition; stage 1, stage 2 (documents trained on); different pairs (I/O pairs of a w/o IO program that differ, mean); times each
+    (how often a pair, or the source, is trained on, mean); tokens of a program (tokens of what somebody would have to write down of one w/o
+    IO program: its source, or inputs and outputs, each different pair once); tokens of stage 1 (supervised tokens of the different documents
+    of all w/ IO programs, templates not counted); with stage 1 (tokens of a program, and its share of those of stage 1); weight in the loss
+    (the share of the last stage's supervised tokens that is about w/o IO programs).
     """
     count = _counter(plan)
     dataset = plan.dataset(plan.seeds[0])
@@ -163,10 +166,15 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
         *before, last = condition(name).stages
         trained_on = {spec: build_stage(spec, dataset, plan.budget, count).examples for spec in (*before, last)}
         inputs = drawn_pairs(last, dataset) if last.pairs else {}
-        own = [str(p.run(x)) for p in dataset.without_io for x in set(inputs[p.name])] if inputs else [p.source for p in dataset.without_io]
+        own = (
+            [f"{written(x)} {p.run(x)}" for p in dataset.without_io for x in set(inputs[p.name])]
+            if inputs
+            else [p.source for p in dataset.without_io]
+        )
         program, paid = sum(map(count, own)), first if before else 0
         lines.append({
             "condition": name, "stage 1": sum(len(trained_on[spec]) for spec in before), "stage 2": len(trained_on[last]), "different pairs": len(own) / n if inputs else 0.0,
+            "times each": _times_each(trained_on[last]),
             "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n, "weight in the loss": _share(trained_on[last], count),
         })  # fmt: skip
     return pd.DataFrame(lines)
@@ -175,15 +183,18 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
 def weights(plan: Experiment) -> pd.DataFrame:
     """Returns, with the first seed, what the last stage of each condition is about: equal documents are not equal weight.
 
-    Columns: condition, documents, supervised tokens, weight in the loss (the share of those tokens that is about w/o IO programs; the loss is a
-    mean over supervised tokens, and an output is shorter than a source).
+    Columns: condition, documents, different pairs (I/O pairs of a w/o IO program that differ, mean), times each (how often a pair, or the source,
+    is trained on, mean), supervised tokens, weight in the loss (the share of those tokens that is about w/o IO programs; the loss is a mean
+    over supervised tokens, and an output is shorter than a source).
     """
     count = _counter(plan)
     dataset, lines = plan.dataset(plan.seeds[0]), []
     for chosen in (condition(name) for name in plan.conditions):
         if chosen.stages:
-            examples = build_stage(chosen.stages[-1], dataset, plan.budget, count).examples
-            lines.append({"condition": chosen.name, "documents": len(examples), "supervised tokens": sum(count(e.completion) for e in examples),
+            last = chosen.stages[-1]
+            examples = build_stage(last, dataset, plan.budget, count).examples
+            different = sum(map(len, map(set, drawn_pairs(last, dataset).values()))) / len(dataset.without_io) if last.pairs else 0.0
+            lines.append({"condition": chosen.name, "documents": len(examples), "different pairs": different, "times each": _times_each(examples), "supervised tokens": sum(count(e.completion) for e in examples),
                           "weight in the loss": _share(examples, count)})  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -192,6 +203,32 @@ def _counter(plan: Experiment) -> Callable[[str], int]:
     from pbb_helpers.training import models
 
     return models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
+
+
+def _times_each(examples: Sequence[Example]) -> float:
+    """Returns how often each different thing that is said of a w/o IO program, a pair or a source, is trained on, on average."""
+    said = [(e.program, e.kind, e.input) for e in examples if e.group == "without_io"]
+    return len(said) / max(1, len(set(said)))
+
+
+def learned(table: pd.DataFrame, spent: pd.DataFrame) -> pd.DataFrame:
+    """Returns whether pairs were learned at all: direct answers on pairs that were trained on, beside those on held-out inputs.
+
+    Args:
+        table: From `statistics.results`, with the rows of group "shown".
+        spent: From `costs` or `weights`.
+
+    Returns:
+        condition, different pairs, times each, and of both kinds of question the accuracy in [0, 1] with its interval: shown, shown_low,
+        shown_high, held_out, held_out_low, held_out_high.
+    """
+    direct = table[(table["seed"] == "all") & (table["mode"] == "direct")]
+    found = spent.set_index("condition")[["different pairs", "times each"]]
+    found = found[found["different pairs"] > 0]
+    for name, group in (("shown", "shown"), ("held_out", "without_io")):
+        its = direct[direct["group"] == group].set_index("condition")[["accuracy", "low", "high"]]
+        found = found.join(its.set_axis([name, f"{name}_low", f"{name}_high"], axis=1), how="inner")
+    return found.reset_index()
 
 
 def _share(examples: Sequence[Example], count: Callable[[str], int]) -> float:
@@ -205,7 +242,10 @@ def _distinct(examples: Sequence[Example]) -> list[Example]:
 
 
 def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int], *, beats_alone: bool, mode: str = "own") -> str:
-    """Returns what is left of a source's worth when the data of stage 1 is counted, in words, in supervised tokens of different documents.
+    """Returns what is left of a source's worth when the data of stage 1 is counted, in words, in tokens of different documents.
+
+    An upper bound on how many programs pay stage 1 back: the pairs that a source is worth are those of a model that went through stage 1 too,
+    and pairs without it are only known, by `beats_alone`, not to reach the source.
 
     Args:
         spent: From `costs`.
@@ -218,7 +258,7 @@ def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int],
     most = costs_of.loc[f"io_only({counts[-1]}, uniform)"]
     pair = float(most["tokens of a program"] / most["different pairs"])
     pairs = float(table[table["mode"] == mode].iloc[0]["pairs"])
-    said = f"A source has {source:.0f} supervised tokens, an I/O pair {pair:.1f}; stage 1 has {first:,.0f} different ones."
+    said = f"A source has {source:.0f} tokens, an I/O pair {pair:.1f}, input and output; stage 1 has {first:,.0f} in different documents."
     if math.isnan(pairs):
         return f"{said} As the source is not above the floor, stage 1 is not paid back."
     if pairs < 0:
@@ -231,5 +271,5 @@ def with_stage1(spent: pd.DataFrame, table: pd.DataFrame, counts: Sequence[int],
     if saved <= 0:
         so_many = f"{counts[-1]}, the most that were tried," if beyond else in_words(pairs, counts)
         return f"{said} {so_many} pairs have no more tokens than one source: counted in tokens, no saving is shown."
-    programs = f"{'at most' if beyond else 'about'} {math.ceil(first / saved):,} programs"
+    programs = f"at most {math.ceil(first / saved):,} programs"
     return f"{said} Each program given by its source saves {saved:.0f} tokens{' or more' if beyond else ''}, so that stage 1 is paid back after {programs}."

@@ -28,6 +28,7 @@ LABELS = {
     "description_to_code": "descriptions, then code",
     "with_io": "w/ IO",
     "without_io": "w/o IO",
+    "shown": "w/o IO, on pairs that were shown",
     "composed_with_io": "w/ IO composition of w/ IO parts",
     "composed_of_with_io": "composition of two w/ IO parts",
     "composed_of_each": "composition of one of each",

@@ -21,6 +21,8 @@ SHIFT_COUNTS = (59, 21, 117, 5, 15, 12, 6, 3, 1, 3, 3, 7, 1225, 5, 2, 4, 2, 2, 1
 tommccoy1/embers-of-autoregression. ROT13 is 80.2 % of 1,527."""
 NAMES = ("uniform", "natural", "zipf")
 DEFAULTS = {"natural": 1.0, "zipf": 1.0}
+STEEPEST = 10.0
+"""The largest exponent of zipf: beyond it all but the first value have next to no probability."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def parse_name(name: str) -> tuple[str, float]:
     number = float(match[2]) if match[2] else DEFAULTS.get(match[1], 0.0)
     if match[1] == "natural" and number > 1:
         raise UsageError(f"{name}: give a share from 0, which is uniform, to 1, which is natural")
+    if match[1] == "zipf" and number > STEEPEST:
+        raise UsageError(f"{name}: give an exponent from 0, which is uniform, to {STEEPEST:g}")
     return match[1], number
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.demonstrations import exposures
-from pbb_helpers.data.distributions import Distribution, distribution, value
+from pbb_helpers.data.distributions import Distribution, distribution, parse_name, value
 from pbb_helpers.data.plan import Experiment, small
 from pbb_helpers.experiments import profiles
 from pbb_helpers.notebook import parameters
@@ -96,7 +96,14 @@ def robustness_plan(values: Mapping[str, Any]) -> tuple[Experiment, Arms]:
     """
     profile, kind = _profile(values)
     own = parameters({"pairs": int | None, "distribution": str | None}, values)
-    pairs, skewed = PAIRS[profile, kind] if own.pairs is None else own.pairs, own.distribution or SKEWED[kind]
+    pairs, skewed = (
+        PAIRS[profile, kind] if own.pairs is None else own.pairs,
+        SKEWED[kind] if own.distribution is None else own.distribution.strip(),
+    )
+    if parse_name(skewed) in (("uniform", 0.0), ("natural", 0.0), ("zipf", 0.0)):
+        raise UsageError(
+            f"distribution {skewed} is the even one, against which a skewed one is held; give natural, natural(0.5), zipf or zipf(2)"
+        )
     arms = Arms(f"io_only({pairs}, {skewed})", f"io_only({pairs}, uniform)", f"source_and_io({pairs}, {skewed})")
     base = PROFILES[profile][kind]
     base = replace(base, inputs_per_program=ASKED.get((profile, kind), base.inputs_per_program))

@@ -11,7 +11,7 @@ from pbb_helpers.data.conditions import Condition, condition
 from pbb_helpers.data.datasets import Dataset
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.specs import StageSpec
-from pbb_helpers.experiments.questions import calls_asked, questions, recorded_mode
+from pbb_helpers.experiments.questions import calls_asked, questions, recorded_mode, shown_pairs
 from pbb_helpers.experiments.trained import trained
 from pbb_helpers.processes import lean_memory, release_memory
 from pbb_helpers.training.model_files import find
@@ -51,7 +51,13 @@ class Job:
         else:
             programs = len(self.seeds) * (experiment.n_without_io + min(experiment.n_with_io_asked, experiment.n_with_io))
             n_calls = experiment.inputs_per_program * programs
-        return sum(programs if mode in ("source", "description") else n_calls for name in self.conditions for mode in condition(name).modes)
+        held_out = sum(
+            programs if mode in ("source", "description") else n_calls for name in self.conditions for mode in condition(name).modes
+        )
+        last = [stages[-1] for name in self.conditions if (stages := condition(name).stages)]
+        return held_out + sum(
+            len(shown_pairs(experiment, experiment.dataset(seed), spec)) for spec in last if spec.pairs for seed in self.seeds
+        )
 
     @property
     def work(self) -> int:
@@ -140,7 +146,7 @@ def answers(job: Job, chosen: Condition, loaded: Any, store: Store, key: str, da
 
     model = None
     rows: list[dict] = []
-    for asked in questions(job.experiment, dataset, chosen.modes, chosen.templates):
+    for asked in questions(job.experiment, dataset, chosen.modes, chosen.templates, chosen.stages[-1] if chosen.stages else None):
         evaluation_key = digest(EVALUATION_FORMAT, key, *asked)
         found = store.load_rows(key, evaluation_key)
         if new := found is None:

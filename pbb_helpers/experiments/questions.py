@@ -11,6 +11,7 @@ import pandas as pd
 from pbb_helpers.data.compositions import kind
 from pbb_helpers.data.conditions import Condition, condition
 from pbb_helpers.data.datasets import Dataset, generator
+from pbb_helpers.data.demonstrations import pairs
 from pbb_helpers.data.distributions import value
 from pbb_helpers.data.documents import (
     N_TEMPLATES,
@@ -22,11 +23,22 @@ from pbb_helpers.data.documents import (
     way_of_answering,
 )
 from pbb_helpers.data.plan import Experiment
+from pbb_helpers.data.specs import StageSpec
 from pbb_helpers.programs import Program, to_cell
 
+SHOWN = "shown"
+"""The group of answers about the very I/O pairs of w/o IO programs that were trained on: whether these were learned at all."""
 
-def questions(experiment: Experiment, dataset: Dataset, modes: Sequence[str], templates: int = N_TEMPLATES) -> Iterator[list[Example]]:
-    """Yields the questions of each group and mode; a program is asked the same held-out inputs in every mode."""
+
+def questions(
+    experiment: Experiment, dataset: Dataset, modes: Sequence[str], templates: int = N_TEMPLATES, last: StageSpec | None = None
+) -> Iterator[list[Example]]:
+    """Yields the questions of each group and mode; a program is asked the same held-out inputs in every mode.
+
+    Args:
+        experiment, dataset, modes, templates: What is asked, and in how many phrasings.
+        last: The stage that was trained last: where it showed I/O pairs of w/o IO programs, these are asked too.
+    """
     every = calls_asked(experiment, dataset)
     for group, calls in every.items():
         programs = list(dict.fromkeys(program for program, _ in calls))
@@ -39,6 +51,18 @@ def questions(experiment: Experiment, dataset: Dataset, modes: Sequence[str], te
                 yield [description_document(program, group, int(draws.integers(templates))) for program in programs]
             else:
                 yield [call_document(program, group, mode, x, int(draws.integers(templates))) for program, x in calls]
+
+    if last is not None and last.pairs:
+        yield shown_pairs(experiment, dataset, last, templates)
+
+
+def shown_pairs(experiment: Experiment, dataset: Dataset, spec: StageSpec, templates: int = N_TEMPLATES) -> list[Example]:
+    """Returns direct questions, of group `SHOWN`, on I/O pairs that a stage shows: the first different ones of each program, as many as it is asked otherwise."""
+    draws, drawn = generator(dataset.seed, f"evaluation template {SHOWN}"), pairs(spec, dataset)
+    asked = [
+        (program, x) for program in dataset.without_io for x in list(dict.fromkeys(drawn[program.name]))[: experiment.inputs_per_program]
+    ]
+    return [call_document(program, SHOWN, "direct", x, int(draws.integers(templates))) for program, x in asked]
 
 
 def calls_asked(experiment: Experiment, dataset: Dataset) -> dict[str, list[tuple[Program, Any]]]:

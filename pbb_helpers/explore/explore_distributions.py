@@ -57,8 +57,8 @@ class DistributionPanel(widgets.VBox):
         return [inputs[i] for i in draws.choice(len(inputs), size=self.count.value, p=weights)]
 
     def stated(self) -> Distribution:
-        """Returns the chosen distribution over the training inputs' values."""
-        return distribution(self.distribution.value, map(value, self.dataset.train_inputs))
+        """Returns the chosen distribution over the values of all inputs, as training states it; what is held out is then left out of what is drawn."""
+        return distribution(self.distribution.value, map(value, self.dataset.train_inputs + self.dataset.eval_inputs))
 
     def predicted(self) -> pd.DataFrame:
         """Returns what was predicted of conditions with the chosen distribution: columns prediction, expected."""
@@ -70,8 +70,14 @@ class DistributionPanel(widgets.VBox):
         drawn, stated, program = self.drawn(), self.stated(), self.dataset.without_io[0]
         axis = "shift" if isinstance(drawn[0], tuple) else "input"
         figure = probabilities([stated], {stated.name: [value(x) for x in drawn]}, axis=axis)
-        likeliest = max(zip(stated.probabilities, stated.values, strict=True))
-        alt = f"{stated.name}: the likeliest {axis} is {likeliest[1]} with probability {likeliest[0]:.2f}; {len(drawn)} drawn, {len(set(drawn))} different."
+        top = max(stated.probabilities)
+        likeliest = [v for v, p in zip(stated.values, stated.probabilities, strict=True) if p == top]
+        which = (
+            f"the likeliest {axis} is {likeliest[0]}"
+            if len(likeliest) == 1
+            else f"{len(likeliest)} values of the {axis} are likeliest, each"
+        )
+        alt = f"{stated.name}: {which} with probability {top:.2f}; {len(drawn)} drawn, {len(set(drawn))} different."
         listed = pd.DataFrame([{"I/O pair": f"{program.name}({written(x)}) = {program.run(x)}"} for x in drawn[:LISTED]])
         predicted = self.predicted()
         parts = [

@@ -166,6 +166,8 @@ def _put_back(text: str) -> str:
 
 def checked_text(text: str) -> str:
     """Returns the text; raises UsageError where it has a letter that ciphers are not defined for."""
+    if not isinstance(text, str):
+        raise UsageError(f"text {text!r} is none; give capitals A to Z")
     if wrong := sorted(set(text) - set(ALPHABET)):
         raise UsageError(f"text {text!r} has {', '.join(map(repr, wrong))}; ciphers are defined for the capitals A to Z")
     return text
@@ -173,6 +175,6 @@ def checked_text(text: str) -> str:
 
 def checked_shift(shift: int) -> int:
     """Returns the shift; raises UsageError where it lies outside the alphabet."""
-    if shift not in range(len(ALPHABET)):
+    if type(shift) is not int or shift not in range(len(ALPHABET)):
         raise UsageError(f"shift {shift!r} lies outside the alphabet; give a whole number from 0 to {len(ALPHABET) - 1}")
     return shift

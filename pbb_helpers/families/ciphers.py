@@ -32,6 +32,8 @@ KEYWORDS = (
     "ZEBRA",
 )
 TEXTS = ("words", "letters")
+LONGEST = 1_000
+"""Letters of the longest text."""
 POOL = 5_000
 """Texts of random letters, equal ones among them."""
 PARTS = {
@@ -93,8 +95,10 @@ class Ciphers:
             )
         if self.texts not in TEXTS:
             raise did_you_mean("texts", self.texts, TEXTS)
-        if not 3 <= self.min_letters <= self.max_letters:  # in two letters some orders are all the same
-            raise UsageError(f"texts of {self.min_letters} to {self.max_letters} letters; give 3 <= min_letters <= max_letters")
+        if not 3 <= self.min_letters <= self.max_letters <= LONGEST:  # in two letters some orders are all the same
+            raise UsageError(
+                f"texts of {self.min_letters} to {self.max_letters} letters; give 3 <= min_letters <= max_letters <= {LONGEST}"
+            )
         checked_shift(self.lowest_shift)
         if checked_shift(self.highest_shift) <= self.lowest_shift:
             raise UsageError(f"shifts {self.lowest_shift} to {self.highest_shift}; give lowest_shift < highest_shift")

@@ -20,7 +20,7 @@ from pbb_helpers.figures.theme import CEILING_LINE, FLOOR_LINE, GREY, PERCENT, c
 from pbb_helpers.programs import UsageError
 
 CEILING = "in_context"
-SOURCE = "proactive"
+SOURCE, WITHOUT_STAGE1 = "proactive", "source_only"
 MEASURE_WORDS = {
     "mean": "mean over all",
     "worst": "at the worst",
@@ -140,7 +140,7 @@ def measures(table: pd.DataFrame, *, names: Iterable[str] = ("mean", "worst", "g
 @themed
 def accuracy_by_pairs(table: pd.DataFrame, counts: Sequence[int], floors: pd.DataFrame | None = None, *, modes: Iterable[str] = MODES,
                       group: str = "without_io") -> Figure:  # fmt: skip
-    """Returns accuracy against the number of I/O pairs of a program, a panel per mode; source alone is a level with its band.
+    """Returns accuracy against the number of I/O pairs of a program, a panel per mode; the source after stage 1 is a level with its band, the source without it a line.
 
     Args:
         table: From `statistics.results`, of rows with mode "own" where that is shown.
@@ -156,6 +156,8 @@ def accuracy_by_pairs(table: pd.DataFrame, counts: Sequence[int], floors: pd.Dat
     for ax, mode in zip(axes, modes, strict=True):
         panel = shown[shown["mode"] == mode]
         _level(ax, panel, SOURCE)
+        for line in panel[(panel["condition"] == WITHOUT_STAGE1) & (panel["seed"] == "all")].itertuples():
+            ax.axhline(line.accuracy, color=colour(WITHOUT_STAGE1), linewidth=1.2, linestyle=(0, (5, 1, 1, 1)), zorder=1.8)
         for one in (*(f"io_only({k}, uniform)" for k in counts), alone):
             _point(ax, panel[panel["condition"] == one], one, counts[-1] * 1.25 if one == alone else int(one[8:].split(",")[0]))
         line = panel[panel["seed"] == "all"].set_index("condition")["accuracy"]
@@ -180,7 +182,8 @@ def accuracy_by_pairs(table: pd.DataFrame, counts: Sequence[int], floors: pd.Dat
     axes[0].set_ylim(-0.02, 1.02)
     axes[0].set_ylabel(f"exactly right, {label(group)} programs")
     handles = [
-        Patch(color=colour(SOURCE), alpha=0.35, label=f"{label(SOURCE)}: source alone, no pair"),
+        Patch(color=colour(SOURCE), alpha=0.35, label=f"{label(SOURCE)}: source after stage 1, no pair"),
+        Line2D([], [], color=colour(WITHOUT_STAGE1), linewidth=1.2, linestyle=(0, (5, 1, 1, 1)), label=label(WITHOUT_STAGE1)),
         Line2D([], [], color=colour("io_only(1, uniform)"), marker=marker("io_only(1, uniform)"), markersize=5, label="I/O pairs alone, after stage 1"),
         Line2D([], [], color=colour(alone), marker=marker(alone), linestyle="", label=label(alone)),
         Line2D([], [], **CEILING_LINE, label=f"ceiling: {label(CEILING)}"),
