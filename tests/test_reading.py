@@ -73,6 +73,24 @@ def test_predictions_stand_beside_what_came_out() -> None:
     assert outcome["difference"]["absent"] == "" and outcome["n"]["more"].endswith("1 seed")
 
 
+def test_a_claim_has_an_interval_over_seeds_beside_that_over_programs() -> None:
+    right = {"proactive": (45, 55), "stage1_only": (3, 9)}
+    two = pd.concat([rows(name, n, seed=seed) for name, of_seeds in right.items() for seed, n in enumerate(of_seeds)])
+    floors = pd.DataFrame(
+        [{"seed": seed, "floor": "best constant", "n": 60, "accuracy": a} for seed, a in (("0", 0.1), ("1", 0.2), ("all", 0.15))]
+    )
+    found = verdicts.claims(PREDICTIONS[:4], two, floors=floors, table=statistics.results(two)).set_index("claim")
+    half = 12.7062 * 4 / 60 / 2  # of two values that far apart, Student's t with one degree of freedom
+    assert found.loc["more", ["seed_low", "seed_high"]].tolist() == pytest.approx([44 / 60 - half, min(1, 44 / 60 + half)], abs=1e-4)
+    half = 12.7062 * (10 / 60 - 0.1) / 2
+    assert found.loc["floor", ["seed_low", "seed_high"]].tolist() == pytest.approx(
+        [50 / 60 - 0.15 - half, min(1, 50 / 60 - 0.15 + half)], abs=1e-4
+    )
+    assert verdicts.outcomes(found.reset_index())["over seeds"].iloc[0] == "+31 to +100"
+    alone = verdicts.claims(PREDICTIONS[:1], two[two["seed"] == 0])
+    assert alone[["seed_low", "seed_high"]].isna().all(axis=None) and verdicts.outcomes(alone)["over seeds"].tolist() == ["–"]
+
+
 def test_pretraining_sentences_say_whether_the_targets_are_met() -> None:
     answered = pd.concat([rows("in_context", right, mode=mode) for mode, right in (("direct", 40), ("cot", 60), ("recall", 60))])
     table = statistics.results(answered, by=["condition", "mode", "group", "length"])

@@ -137,13 +137,16 @@ def test_the_claims_of_all_notebooks_stand_in_one_table(tmp_path: Path) -> None:
     pd.DataFrame([line | {"came_true": "yes"}]).to_csv(run.folder / "claims.csv", index=False)
     elsewhere = tmp_path / "figures" / "02_y"
     elsewhere.mkdir(parents=True)
-    pd.DataFrame([line | {"claim": "m: more", "came_true": "no", "low": None, "high": None, "n_seeds": 2}, other]).to_csv(
-        elsewhere / "claims.csv", index=False
-    )
+    pd.DataFrame(
+        [
+            line | {"claim": "m: more", "came_true": "no", "low": None, "high": None, "seed_low": -0.02, "seed_high": 0.001, "n_seeds": 2},
+            other,
+        ]
+    ).to_csv(elsewhere / "claims.csv", index=False)
     record.record(run, tmp_path / "figures", readme)
     text = readme.read_text()
-    assert "| more | 01_x | +8 | +4 to +12 | 60, 30 programs, 1 seed | above | yes |" in text
-    assert "| m: more | 02_y | +8 | none | 60, 30 programs, 2 seeds | above | no |" in text and "never run" not in text
+    assert "| more | 01_x | +8 | +4 to +12 | – | 60, 30 programs, 1 seed | above | yes |" in text
+    assert "| m: more | 02_y | +8 | – | −2 to 0 | 60, 30 programs, 2 seeds | above | no |" in text and "never run" not in text
     assert (tmp_path / "figures" / "01_x" / "claims.csv").is_file()
 
 

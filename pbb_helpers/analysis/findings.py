@@ -262,11 +262,11 @@ def points(mean: float, low: float, high: float) -> str:
     >>> points(0.081, 0.04, 0.12)
     '+8 points, +4 to +12'
     """
-    interval = "no interval" if math.isnan(low) else f"{_signed(low)} to {_signed(high)}"
-    return f"{_signed(mean)} points, {interval}"
+    interval = "no interval" if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+    return f"{signed(mean)} points, {interval}"
 
 
-def _signed(share: float) -> str:
+def signed(share: float) -> str:
     """One decimal where rounding would show an end of an interval as zero when it is not."""
     digits = 1 if 0 < abs(share) < 0.005 else 0
     return f"{100 * share:+.{digits}f}".replace("-", "−") if share else "0"

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pbb_helpers.analysis.findings import cell, points
+from pbb_helpers.analysis.findings import cell, points, signed
+from pbb_helpers.analysis.intervals import t_interval
 from pbb_helpers.analysis.statistics import above_floor, highest_floor, paired, prepare
 
-CLAIM = ("claim", "expected", "verdict", "effect", "low", "high", "n", "n_programs", "n_seeds", "came_true")
+CLAIM = ("claim", "expected", "verdict", "effect", "low", "high", "seed_low", "seed_high", "n", "n_programs", "n_seeds", "came_true")
 MARGIN = 0.05
 """A prediction of no difference has come true where the whole interval is nearer to zero than this, in points as a share; else it is open."""
 NOT_RUN: dict[str, Any] = {"verdict": "not run", "low": math.nan, "high": math.nan}
@@ -36,8 +37,9 @@ def claims(
     """Returns what came of each prediction, in numbers.
 
     Columns: claim, expected, verdict (of `verdict`, or "not run"), effect, low, high (the accuracy of `a` minus that of `b`, as shares, with
-    its 95 % interval over programs), n (pairs, or answers), n_programs, n_seeds, came_true. `b` may be "floor", the highest of `floors`: then
-    the interval is that of `a` in `table`, the floor is taken as known, and each seed is held against its own.
+    its 95 % interval over programs, the seeds held), seed_low, seed_high (its 95 % t interval over seeds, which speaks of other seeds too; NaN
+    with one), n (pairs, or answers), n_programs, n_seeds, came_true. `b` may be "floor", the highest of `floors`: then the interval over programs
+    is that of `a` in `table`, the floor is taken as known, and each seed is held against its own.
     """
     frame = prepare(rows)
     lines = []
@@ -99,6 +101,8 @@ def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, tabl
             "effect": d.mean,
             "low": d.low,
             "high": d.high,
+            "seed_low": d.seed_low,
+            "seed_high": d.seed_high,
             "n": d.n,
             "n_programs": d.n_programs,
             "n_seeds": d.n_seeds,
@@ -109,16 +113,20 @@ def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, tabl
     assert line is not None
     floor = highest_floor(floors, p.mode)[1]
     ends = {name: line[column] - floor for name, column in (("effect", "accuracy"), ("low", "low"), ("high", "high"))}
-    found = verdict(ends["low"], ends["high"], list(above_floor(table, floors, p.a, p.mode).values()))
-    return {"verdict": found} | ends | {name: line[name] for name in ("n", "n_programs", "n_seeds")}
+    seeds = list(above_floor(table, floors, p.a, p.mode).values())
+    ends |= dict(zip(("seed_low", "seed_high"), t_interval(seeds, lowest=-1.0), strict=True))
+    return {"verdict": verdict(ends["low"], ends["high"], seeds)} | ends | {name: line[name] for name in ("n", "n_programs", "n_seeds")}
 
 
 def outcomes(found: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table of `claims` in words: columns prediction, expected, found, difference, n, came true."""
+    """Returns the table of `claims` in words: columns prediction, expected, found, difference, over seeds (its interval), n, came true."""
     run = found["verdict"] != "not run"
     said = pd.DataFrame({"prediction": found["claim"], "expected": found["expected"], "found": found["verdict"]})
     said["difference"] = [
         points(line.effect, line.low, line.high) if ran else "" for line, ran in zip(found.itertuples(), run, strict=True)
+    ]
+    said["over seeds"] = [
+        "–" if pd.isna(line.seed_low) else f"{signed(line.seed_low)} to {signed(line.seed_high)}" for line in found.itertuples()
     ]
     said["n"] = [_behind(line) if ran else "" for line, ran in zip(found.itertuples(), run, strict=True)]
     said["came true"] = found["came_true"]

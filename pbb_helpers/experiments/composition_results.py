@@ -56,7 +56,8 @@ def products(answers: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.
     Returns:
         kind, condition, mode, n (questions), n_programs (compositions), n_seeds, composed, composed_low, composed_high, inner, outer,
         product, product_low, product_high, difference (composed - product), low, high (95 % of the difference), apart (the interval excludes
-        zero and every seed agrees), seed_least, seed_most, composed_least, composed_most (over seeds, of the difference and of what was composed), n_both (questions whose parts are both right), given_both (accuracy on these; NaN where there are none).
+        zero and every seed agrees), seed_least, seed_most, composed_least, composed_most (over seeds, of the difference and of what was composed), seed_low, seed_high,
+        composed_seed_low, composed_seed_high (95 % t intervals over seeds of the same two), n_both (questions whose parts are both right), given_both (accuracy on these; NaN where there are none).
     """
     lines = []
     for (name, condition, mode), cell in answers.groupby(["kind", "condition", "mode"], sort=False):
@@ -72,6 +73,8 @@ def products(answers: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.
             **{f"{measure}_{end}": found.loc[measure, end] for measure in MEASURES[:2] for end in ("low", "high")},
             "difference": difference.mean, "low": difference.low, "high": difference.high, "apart": difference.apart,
             "seed_least": min(difference.seed_means), "seed_most": max(difference.seed_means), "composed_least": by_seed.min(), "composed_most": by_seed.max(),
+            "seed_low": difference.seed_low, "seed_high": difference.seed_high,
+            **dict(zip(("composed_seed_low", "composed_seed_high"), intervals.t_interval(list(by_seed)), strict=True)),
             "n_both": len(both), "given_both": both["correct"].astype(float).mean(),
         })  # fmt: skip
     return pd.DataFrame(lines)
@@ -184,9 +187,12 @@ def _claim(e: Expected, line: pd.Series, floors: pd.DataFrame) -> dict[str, Any]
             "effect": line["difference"],
             "low": line["low"],
             "high": line["high"],
+            "seed_low": line["seed_low"],
+            "seed_high": line["seed_high"],
         } | counts
     floor = highest(floors, e.kind)
-    ends = {name: line[column] - floor for name, column in (("effect", "composed"), ("low", "composed_low"), ("high", "composed_high"))}
+    columns = {"effect": "composed"} | {end: f"composed_{end}" for end in ("low", "high", "seed_low", "seed_high")}
+    ends = {name: line[column] - floor for name, column in columns.items()}
     # A kind has too few questions in one seed for a floor of its own: every seed is held against that of all.
     return (
         {"verdict": verdicts.verdict(ends["low"], ends["high"], (line["composed_least"] - floor, line["composed_most"] - floor))}

@@ -13,6 +13,8 @@ from pbb_helpers.markup import safe, shortened, visible
 from pbb_helpers.programs import UsageError
 
 COLUMNS = ("claim", "effect", "low", "high", "n", "n_programs", "n_seeds", "verdict", "came_true")
+LATER = ("seed_low", "seed_high")
+"""Columns that tables recorded before them lack: the interval over seeds."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Claims:
     Attributes:
         notebook: Its name.
         origin: Profile and commit of the run, in words; "" where that isn't known.
-        rows: A dict per claim, from each of `COLUMNS` to its text.
+        rows: A dict per claim, from each of `COLUMNS` and `LATER` to its text.
     """
 
     notebook: str
@@ -47,16 +49,17 @@ def markdown(figures: Path) -> str:
     Raises:
         UsageError: A file is no table of claims.
     """
-    lines = ["| claim | notebook | effect (points) | 95 % interval | n | verdict | predicted |", "|---|---|---|---|---|---|---|"]
+    head = ("claim", "recorded run", "effect (points)", "95 % over programs", "95 % over seeds", "n", "verdict", "came true")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     found, problems = read(figures)
     for problem in problems:
         raise problem
     for claims in found:
         for row in claims.rows:
-            effect, low, high = (f"{100 * float(row[name]):+.0f}" if row[name] else "" for name in ("effect", "low", "high"))
             n, programs, seeds = (int(float(row[name])) for name in ("n", "n_programs", "n_seeds"))
             behind = f"{n}, {programs} programs, {seeds} seed{'' if seeds == 1 else 's'}"
-            shown = [row["claim"], claims.notebook, effect, f"{low} to {high}" if low else "none", behind, row["verdict"], row["came_true"]]
+            over = [_span(row[low], row[high]) for low, high in (("low", "high"), LATER)]
+            shown = [row["claim"], claims.notebook, _points(row["effect"]), *over, behind, row["verdict"], row["came_true"]]
             lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
 
@@ -66,7 +69,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-            rows = [{name: row[name] or "" for name in COLUMNS} for row in reader if row["verdict"] != "not run"] if not missing else []
+            rows = (
+                [{name: row.get(name) or "" for name in (*COLUMNS, *LATER)} for row in reader if row["verdict"] != "not run"]
+                if not missing
+                else []
+            )
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as a table of claims: {error}") from error
     if missing:
@@ -119,17 +126,21 @@ def _row(row: Mapping[str, str], claims: Claims, link: str | None) -> str:
     )
 
 
+def _span(low: str, high: str) -> str:
+    return f"{_points(low)} to {_points(high)}" if low and high else "–"
+
+
 def _points(text: str) -> str:
     """Returns a difference of shares in points, and what is no number as it is.
 
-    >>> _points("0.07916"), _points("-0.3"), _points("unknown")
-    ('+8', '−30', 'unknown')
+    >>> _points("0.07916"), _points("-0.3"), _points("-0.001"), _points("unknown")
+    ('+8', '−30', '0', 'unknown')
     """
     try:
         value = 100 * float(text)
     except ValueError:
         return _number(text)
-    return f"{value:+.0f}".replace("-", "−") if math.isfinite(value) else "–"
+    return f"{round(value):+d}".replace("-", "−").replace("+0", "0") if math.isfinite(value) else "–"
 
 
 def _number(text: str) -> str:
