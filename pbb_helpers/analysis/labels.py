@@ -55,7 +55,7 @@ LABELS = {
 }
 KNOBS = {
     "early": "share of the w/o IO sources in stage 1",
-    "replay": "share of replay in stage 2",
+    "replay": "share of general replay in stage 2",
     "stage2": "length of stage 2, as a factor",
     "rate2": "learning rate of stage 2, as a factor",
     "templates": "pointer templates",

@@ -18,7 +18,7 @@ def early(share: float) -> tuple[StageSpec, ...]:
 
 
 def replay_share(share: float) -> tuple[StageSpec, ...]:
-    """Returns the stages of proactive with another share of replay in stage 2, its other documents in their proportion."""
+    """Returns the stages of proactive with another share of general replay (programs run from a source in the prompt) in stage 2, its other documents, answers of w/ IO programs among them, in their proportion."""
     _within("replay", share, 0.0, 0.9)
     rest = sum(part for _, part in (*STAGE2.with_io, *STAGE2.without_io))
     return STAGE1, replace(STAGE2, replay=share / (1 - share) * rest)

@@ -249,7 +249,7 @@ def headline(table: pd.DataFrame, *, condition: str = "proactive", mode: str = "
 
 
 def recorded(table: pd.DataFrame, floors: pd.DataFrame, reproduced: pd.DataFrame, *, condition: str = "proactive") -> pd.DataFrame:
-    """Returns what README.md shows: a line per kind and mode of one condition, in percent, with ceiling, floor and the share of sources reproduced."""
+    """Returns what figures/README.md shows: a line per kind and mode of one condition, in percent, with ceiling, floor and the share of sources reproduced."""
     known = reproduced[reproduced["condition"] == condition].set_index("kind")["accuracy"].to_dict()
     shown = table[(table["condition"] == condition) & table["mode"].isin(MODES)].copy()
     top = table[table["condition"] == "in_context"].set_index(["kind", "mode"])["composed"].to_dict()
