@@ -267,7 +267,7 @@ class Training:
     def _log(self, rate: float, norm: Tensor, on_progress: Callable[[dict], None]) -> None:
         state = self.state
         mean = self.running.item() / (state.step - (state.lines[-1]["step"] if state.lines else 0))
-        state.seconds = time.perf_counter() - self.began  # not before: a GPU works on after its steps were asked for, and `item` waits for it
+        state.seconds = time.perf_counter() - self.began  # not before: a GPU goes on after it was asked, and `item` waits for it
         if not math.isfinite(mean):
             raise UsageError(
                 f"the loss of {self.stage.name} is {mean} by step {state.step}; lower lr (now {self.settings.lr}) or raise warmup"
