@@ -364,10 +364,8 @@ def test_what_is_not_measured_without_a_gpu_is_said(monkeypatch):
     plan = performance.plan_of("pbb-small", "quick")
     assert plan.shapes == () and plan.stacked == 8
     said = "\n".join(findings.sentences(findings.results(measured([1, 1], "ours")), {}, performance.missing(plan), {}))
-    assert (
-        "Llama-3.2-1B shape, ours over TRL tuned: not measured (by default it is measured on a GPU only; to measure it: -p shapes" in said
-    )
-    assert "16 seeds stacked over 16 single runs, batch 64: not measured (8 are stacked here: -p stacked 16); the goal is 10." in said
+    assert "Llama-3.2-1B shape, ours over TRL tuned: not measured (not among the shapes of this run, by default both on a GPU" in said
+    assert "16 seeds stacked over 16 single runs, batch 64: not measured (stacked is 8 in this run); the goal is 10." in said
     assert performance.dtype_name(torch.device("cpu")) in plan.facts().to_string()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)

@@ -78,17 +78,18 @@ class Output:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0 if all that this machine can measure was measured, else 1."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    changes = {name: value for name in ("rounds", "steps", "stacked") if (value := getattr(given, name)) is not None}
+    command = parser()
+    given = command.parse_args(arguments)
+    changes: dict[str, Any] = {"threads": (given.threads,), "steps": given.steps, "short": given.steps}
+    changes |= {name: value for name in ("rounds", "stacked") if (value := getattr(given, name)) is not None}
     changes |= {"shapes": tuple(given.shapes)} if given.shapes is not None else {}
     try:
         from pbb_helpers.training import models
 
-        plan, out = performance.plan_of(given.model, "quick", threads=(given.threads,), **changes), Output(given.out)
+        plan, out = performance.plan_of(given.model, "quick", **changes), Output(given.out)
         loaded = models.load(plan.model)
     except UsageError as error:
-        parser.error(str(error))
+        command.error(str(error))
     (given.out / "machine.json").write_text(json.dumps({"device": out.device, "plan": repr(plan)} | provenance(), indent=1) + "\n")
     for absent in performance.missing(plan):
         print(f"not measured: {absent.name}: {absent.why}")
@@ -134,17 +135,18 @@ def _done(name: str, part: Callable[[], Any]) -> bool:
     return True
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pbb_helpers.performance.gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="a folder: rows.jsonl and what else is found")
-    parser.add_argument("--model", default="pbb-small", help="the shipped model that is stacked, trained and asked")
-    parser.add_argument("--shapes", nargs="*", metavar="NAME", help=f"of {', '.join(SHAPES)}; by default the large ones on a GPU")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured; by default all, in this order")
-    parser.add_argument("--rounds", type=int, help="each arm runs once in each")
-    parser.add_argument("--steps", type=int, help="of one run")
-    parser.add_argument("--threads", type=int, default=2, help="of torch on the CPU")
-    parser.add_argument("--stacked", type=int, help="seeds trained together")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Returns what reads the command line."""
+    command = argparse.ArgumentParser(prog="python -m pbb_helpers.performance.gpu", description=__doc__)
+    command.add_argument("--out", type=Path, required=True, help="a folder: rows.jsonl and what else is found")
+    command.add_argument("--model", default="pbb-small", help="the shipped model that is stacked, trained and asked")
+    command.add_argument("--shapes", nargs="*", metavar="NAME", help=f"of {', '.join(SHAPES)}; by default the large ones on a GPU")
+    command.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured; by default all, in this order")
+    command.add_argument("--rounds", type=int, help="each arm runs once in each")
+    command.add_argument("--steps", type=int, default=Plan.steps, help="of one run")
+    command.add_argument("--threads", type=int, default=2, help="of torch on the CPU")
+    command.add_argument("--stacked", type=int, help="seeds trained together")
+    return command
 
 
 if __name__ == "__main__":

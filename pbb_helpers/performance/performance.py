@@ -135,9 +135,9 @@ def missing(plan: Plan) -> list[Missing]:
     from pbb_helpers.performance import peers
 
     asked = {name: too_large(name) for name in plan.shapes}
-    by_default = "by default it is measured on a GPU only; to measure it: -p shapes"
-    found = [Missing(suite_of(name), why) for name in LARGE if (why := asked.get(name, f"{by_default} '[\"{name}\"]'"))]
-    found += [Missing(f"{n} seeds stacked", f"{plan.stacked} are stacked here: -p stacked {n}") for n in (8, 16) if n != plan.stacked]
+    not_asked = "not among the shapes of this run, by default both on a GPU and none on a CPU"
+    found = [Missing(suite_of(name), why) for name in LARGE if (why := asked.get(name, not_asked))]
+    found += [Missing(f"{n} seeds stacked", f"stacked is {plan.stacked} in this run") for n in (8, 16) if n != plan.stacked]
     if not peers.trl_installed():
         found += [Missing(name, "not installed: pip install -e '.[trl]'") for name in ("TRL tuned", "TRL as it comes")]
     return found
@@ -389,6 +389,6 @@ def _profiled_training(loaded: Any, stages: Sequence[Stage], steps: int) -> pd.D
         elif line["step"] == line["steps"] and number == 0:
             recording.stop()
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, benchmark.torch_threads(1):
         train_stages(loaded, stages, store=Store(Path(folder)), on_progress=tell)
     return recording.by_group()
