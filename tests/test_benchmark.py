@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
-from pbb_helpers.data.settings import TrainSettings
-from pbb_helpers.performance import answering, benchmark, op_profile, performance
+from pbb_helpers.data.documents import Example
+from pbb_helpers.data.settings import Stage, TrainSettings
+from pbb_helpers.performance import answering, benchmark, op_profile, peers, performance, random_models
 from pbb_helpers.performance import performance_findings as findings
-from pbb_helpers.performance.benchmark import Missing, Ratio, Shape, Work
+from pbb_helpers.performance.benchmark import Arm, Missing, Ratio, Shape, Work
 from pbb_helpers.performance.performance import Plan
 from pbb_helpers.performance.performance_findings import Prediction
 from pbb_helpers.programs import UsageError
@@ -21,7 +26,7 @@ from pbb_helpers.training.batches import collate
 from pbb_helpers.training.loss import head_loss
 
 
-class Fake:
+class Fake(Arm):
     """An arm that takes as many seconds as it is told, in turn."""
 
     def __init__(self, name: str, seconds: list[float], log: list[str]) -> None:
@@ -35,6 +40,17 @@ class Fake:
         self.ready = False
         self.log.append(self.name)
         return Work(next(self.seconds), 12, 120, 1e6)
+
+
+@pytest.fixture
+def task(tiny_llama) -> peers.Task:
+    """Returns a stage of two steps on a tiny model."""
+    examples = tuple(Example("direct", "with_io", "zibble", f"What is zibble({i})?\n", str(37**i), i, str(37**i), 1) for i in range(8))
+    return peers.Task(tiny_llama, Stage("stage1", examples, TrainSettings(rank=4, alpha=8, batch_size=4, dtype="float32"), ("zibble",)))
+
+
+def other_seed(task: peers.Task) -> Stage:
+    return replace(task.stage, settings=replace(task.stage.settings, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +112,32 @@ def test_peak_memory_sees_what_was_held_and_freed():
     assert math.isnan(peak[0]) or peak[0] < 50
 
 
+class Hungry(Fake):
+    """An arm that a GPU has too little memory for, from its second run on."""
+
+    def run(self) -> Work:
+        if len(self.log) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super().run()
+
+
+def test_an_arm_that_memory_does_not_suffice_for_drops_out_and_the_others_go_on():
+    log: list[str] = []
+    told: list[dict] = []
+    arms = [Hungry("a", [1, 1], log), Fake("b", [2, 2, 2, 2], log)]
+    rows = benchmark.measure(arms, 3, threads=1, on_run=told.append, suite="training")
+    assert log == ["a", "b", "a", "b", "b", "b"]
+    assert told == rows.to_dict("records") or len(told) == len(rows)  # NaN equals nothing
+    assert rows["phase"].tolist() == ["warm-up", "warm-up", "timed", "timed", "timed", "out of memory", "timed"]
+    assert benchmark.ratio(rows, "b", "a", "seconds").n == 1
+
+
+def test_an_arm_lets_go_of_what_it_built(task):
+    arms = [*peers.arms(task)[0], peers.Stacked([task, replace(task, stage=other_seed(task))], "stack")]
+    benchmark.measure(arms, 1, threads=1)
+    assert not [arm.name for arm in arms if getattr(arm, "model", None) is not None or getattr(arm, "trainer", None) is not None]
+
+
 def test_repeated_work_adds_up():
     log: list[str] = []
     work = benchmark.Repeated(Fake("a", [1, 2, 4], log), 3, "thrice").run()
@@ -132,6 +174,35 @@ def test_the_matmul_yardstick_counts_its_own():
     peak.prepare()
     work = peak.run()
     assert work.flops == 2 * 64**3 and work.seconds > 0
+    assert benchmark.MatmulPeak(torch.float32).size == 2048
+
+
+def test_on_a_gpu_the_yardstick_is_large_and_read_by_its_own_clock(monkeypatch):
+    class Event:
+        products = 0
+
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = Event.products
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, other: Event) -> float:
+            return 5.0 * (other.at - self.at)
+
+    def mm(a, b):
+        Event.products += 1
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "mm", mm)
+    peak = benchmark.MatmulPeak(torch.bfloat16, "cuda", repeats=2)
+    peak.pair = [torch.ones(1), torch.ones(1)]
+    work = peak.run()
+    assert (peak.size, Event.products) == (8192, 20)
+    assert work.flops / work.seconds == pytest.approx(2 * 8192**3 / 0.005)
 
 
 # --- answering ----------------------------------------------------------------------------------------------------------
@@ -159,6 +230,36 @@ def test_profile_shares_sum_to_one_and_find_the_matrix_products():
     assert table["share"].sum() == pytest.approx(1.0)
     assert table.set_index("group").loc["matrix products", "calls"] >= 20
     assert op_profile.BETWEEN in set(table["group"])
+
+
+def test_on_a_gpu_the_profile_counts_its_time_and_waits_for_it(monkeypatch):
+    waits: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append("wait"))
+    asked: list[list] = []
+
+    class Profile:
+        def __init__(self, activities: list) -> None:
+            asked.append(activities)
+
+        def start(self) -> None:
+            waits.append("start")
+
+        def stop(self) -> None:
+            waits.append("stop")
+
+        def key_averages(self) -> list:
+            kernel = {"self_cpu_time_total": 0, "self_device_time_total": 2e6, "count": 3}
+            return [
+                SimpleNamespace(key="aten::mm", device_type=DeviceType.CPU, **kernel | {"self_cpu_time_total": 9e6}),
+                SimpleNamespace(key="sm90_gemm", device_type=DeviceType.CUDA, **kernel),
+            ]
+
+    monkeypatch.setattr(op_profile, "profile", Profile)
+    monkeypatch.setattr(op_profile.time, "perf_counter", iter([10.0, 15.0]).__next__)
+    table = op_profile.by_group(lambda: None).set_index("group")["seconds"]
+    assert asked == [[ProfilerActivity.CPU, ProfilerActivity.CUDA]] and waits == ["wait", "start", "wait", "stop"]
+    assert table.to_dict() == {op_profile.BETWEEN: 3.0, "matrix products": 2.0}
 
 
 def measured(seconds: list[float], arm: str, suite: str = "training", threads: int = 2) -> pd.DataFrame:
@@ -205,7 +306,7 @@ def test_predictions_are_held_to_the_numbers():
 
 
 def test_parameters_of_the_notebook_are_checked():
-    values = {"profile": "smoke", "model": "pbb-small", "rounds": None, "threads": None, "steps": None}
+    values = {"profile": "smoke", "model": "pbb-small", "rounds": None, "threads": None, "steps": None, "stacked": None, "shapes": None}
     smoke = performance.plan(values)
     assert (smoke.rounds, smoke.threads) == (2, (1,))
     quick = performance.plan(values | {"profile": "quick", "rounds": 7, "threads": [4]})
@@ -221,3 +322,84 @@ def test_the_large_model_has_ten_million_parameters():
     shape = Plan("x").large
     body = shape.layers * (4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate)
     assert 9e6 < body < 11e6
+
+
+# --- what a GPU is asked for --------------------------------------------------------------------------------------------
+
+
+def test_arms_share_the_weights_that_lora_leaves_alone(task):
+    model = task.model("sdpa")
+    base, mine = dict(task.loaded.model.named_parameters()), dict(model.get_base_model().named_parameters())
+    shared = {p.data_ptr() for p in mine.values()} & {p.data_ptr() for p in base.values()}
+    assert len(shared) == len(base)
+    assert model.config._attn_implementation == "sdpa" and task.loaded.model.config._attn_implementation == "eager"
+
+
+def test_off_the_cpu_random_models_have_fused_attention(tiny_llama):
+    here = random_models.random_model(performance.PLANS["smoke"]["large"], tiny_llama)
+    assert here.model.config._attn_implementation == "eager"
+    away = SimpleNamespace(model=SimpleNamespace(device=torch.device("meta")), tokenizer=tiny_llama.tokenizer)
+    assert random_models.random_model(performance.PLANS["smoke"]["large"], away).model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(("name", "millions", "tied"), [("Llama-3.2-1B", 1235.8, True), ("Qwen3-8B", 8190.7, False)])
+def test_shapes_have_the_parameters_that_their_publishers_name(name, millions, tied):
+    assert random_models.weights_gb(name) == pytest.approx(2 * millions / 1000, rel=1e-4)
+    assert random_models.SHAPES[name].tied == tied
+
+
+def test_a_shape_is_trained_in_bfloat16_by_ours_and_by_trl(shipped_like):
+    loaded = models.load(str(shipped_like), device="cpu")
+    plan = performance.plan_of(str(shipped_like), "smoke", shapes=("tiny-llama", "tiny-qwen3"), rounds=1, steps=1)
+    rows = performance.shapes(plan, loaded)
+    assert set(rows["suite"]) == {"shape tiny-llama", "shape tiny-qwen3"} and set(rows["dtype"]) == {"bfloat16"}
+    arms = {"ours", "matmul peak"} | ({"TRL tuned"} if peers.trl_installed() else set())
+    assert set(rows["arm"]) == arms and (rows["seconds"] > 0).all()
+    shape = random_models.random_shape("tiny-qwen3", loaded)
+    assert {p.dtype for p in shape.model.parameters()} == {torch.bfloat16} and shape.model.config._attn_implementation == "sdpa"
+    assert rows.groupby("suite")["examples"].max().to_dict() == {"shape tiny-llama": 8, "shape tiny-qwen3": 4}
+
+
+def test_what_is_not_measured_without_a_gpu_is_said(monkeypatch):
+    plan = performance.plan_of("pbb-small", "quick")
+    assert plan.shapes == () and plan.stacked == 8
+    said = "\n".join(findings.sentences(findings.results(measured([1, 1], "ours")), {}, performance.missing(plan), {}))
+    assert "Llama-3.2-1B shape, ours over TRL tuned: not measured (not among the shapes of this run, by default both on a GPU" in said
+    assert "16 seeds stacked over 16 single runs, batch 64: not measured (stacked is 8 in this run); the goal is 10." in said
+    assert performance.dtype_name(torch.device("cpu")) in plan.facts().to_string()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10_000_000_000, 16_000_000_000))
+    plan = performance.plan_of("pbb-small", "quick")
+    assert plan.shapes == random_models.LARGE and plan.stacked == 16
+    absent = {m.name: m.why for m in performance.missing(plan)}
+    assert (
+        absent["shape Qwen3-8B"] == "its weights take 16.4 GB, and 10 GB of the GPU's memory are free"
+        and "shape Llama-3.2-1B" not in absent
+    )
+    assert "bfloat16 on cuda" in plan.facts().to_string()
+    with pytest.raises(UsageError, match="unknown shape 'Qwen3-8b'; did you mean 'Qwen3-8B'"):
+        performance.plan_of("pbb-small", "quick", shapes=("Qwen3-8b",))
+
+
+def test_a_stack_says_how_much_wider_it_is_than_its_single_runs(shipped_like):
+    loaded = models.load(str(shipped_like), device="cpu")
+    plan = performance.plan_of(str(shipped_like), "smoke", rounds=1, stacked=2, stacked_batches=(4,))
+    rows = performance.seeds(plan, loaded).set_index("arm")["computed"]
+    tasks = [peers.Task(loaded, performance.documents(replace(plan, batch_size=4), plan.short, seed=seed)) for seed in range(2)]
+    shapes = [[batch.input_ids.shape for batch in task.batches()] for task in tasks]
+    assert rows["2 single runs"].tolist() == [sum(rows * width for one in shapes for rows, width in one)] * 2
+    widest = [(max(rows for rows, _ in step), max(width for _, width in step)) for step in zip(*shapes, strict=True)]
+    assert rows["2 seeds stacked"].tolist() == [sum(2 * rows * width for rows, width in widest)] * 2
+    (profile,) = performance.profiled_stack(plan, loaded).values()
+    assert profile["share"].sum() == pytest.approx(1.0) and "matrix products" in set(profile["group"])
+
+
+def test_a_missed_stack_is_said_with_its_width_and_its_profile():
+    stack, single = "8 seeds stacked", "8 single runs"
+    rows = pd.concat(
+        [measured([4], stack, "seeds, batch 64").assign(computed=1300.0), measured([2], single, "seeds, batch 64").assign(computed=1000.0)]
+    )
+    said = "\n".join(findings.sentences(findings.results(rows), {"seeds, batch 64": PROFILE}, [], {}))
+    assert "missed by 75 %. By the profile (one thread), the time of ours goes to: 50 % matrix products" in said
+    assert "it computes 1.3 times the positions." in said

@@ -26,6 +26,7 @@ from test_layers import LAYERS
 from pbb_helpers import cli, cli_options, notebook
 from pbb_helpers.figures import overview
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
+from pbb_helpers.performance import gpu
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running import grid
 from pbb_helpers.running.run_record import RunResult, seal
@@ -149,6 +150,8 @@ def python(words: list[str]) -> None:
     module, rest = words[1], words[2:]
     if module == "pytest":
         assert rest and all((ROOT / word.split("::")[0]).exists() for word in rest if not word.startswith("-"))
+    elif module == "pbb_helpers.performance.gpu":
+        assert gpu.parser().parse_args(rest)
     elif module == "tests.fuzz":
         assert (ROOT / "tests/fuzz.py").is_file() and len(rest) <= 3 and all(word.isdecimal() for word in rest)
     else:

@@ -20,6 +20,7 @@ from pbb_helpers.training import models, train
 from pbb_helpers.training.batches import batches, collate
 from pbb_helpers.training.loss import head_loss, loss
 from pbb_helpers.training.merged import merged_forward, merging_pays
+from pbb_helpers.training.stacked import train_stages
 from pbb_helpers.training.store import Store
 from pbb_helpers.training.train import exposures, learning_rate, load_stage, resolve_dtype, train_stage
 
@@ -232,6 +233,11 @@ def test_dtype():
         resolve_dtype("bf16", torch.device("cpu"))
 
 
+def test_a_gpu_that_emulates_bfloat16_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert resolve_dtype("auto", torch.device("cuda")) is torch.float32
+
+
 def test_exposures():
     stage = replace(STAGE, examples=(*EXAMPLES, example("zibble", 0)))
     assert exposures(stage) == [
@@ -269,6 +275,20 @@ def test_finished_stage_is_not_trained_again(tiny_llama, store):
     config = store.config(key)
     assert config["settings"]["rank"] == 4 and config["steps"] == 10 and config["finished"] and config["exposures"]
     assert load_stage(tiny_llama, store, tiny_llama.key) is tiny_llama.model
+
+
+def test_the_seconds_count_what_a_gpu_has_still_to_do(tiny_llama, store, monkeypatch):
+    clock, item = [0.0], torch.Tensor.item
+    monkeypatch.setattr(train.time, "perf_counter", lambda: clock[0])
+
+    def waiting(tensor):  # the work goes on until somebody asks for its result
+        clock[0] += 100.0
+        return item(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "item", waiting)
+    stages = [replace(STAGE, settings=replace(SETTINGS, log_every=100, checkpoint_every=100, seed=seed)) for seed in (0, 1)]
+    alone, stacked = train_stage(tiny_llama, stages[0], store=store), train_stages(tiny_llama, stages, store=store)[0]
+    assert [line["seconds"] for key in (alone, stacked) for line in store.metrics(key)] == [100.0, 100.0]
 
 
 def adapter_bytes(store: Store, key: str) -> bytes:

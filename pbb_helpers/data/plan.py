@@ -97,3 +97,7 @@ def small(experiment: Experiment) -> Experiment:
     budget = experiment.budget
     tiny = Budget(replace(budget.stage1, batch_size=16), replace(budget.stage2, batch_size=16), stage1_steps=6, stage2_steps=4)
     return replace(experiment, n_with_io=12, n_without_io=6, n_eval_inputs=4, inputs_per_program=1, n_with_io_asked=4, budget=tiny)
+
+
+QUICK = Experiment(seeds=(0, 1), n_with_io=400, n_without_io=80, n_with_io_asked=80, budget=Budget(stage1_steps=500, stage2_steps=160))
+"""The size of an experiment of minutes: from it profiles are made, and the documents whose training is timed."""

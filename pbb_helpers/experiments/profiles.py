@@ -15,7 +15,7 @@ from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.conditions import CONDITIONS, condition
 from pbb_helpers.data.demonstrations import demonstration
 from pbb_helpers.data.knobs import knob
-from pbb_helpers.data.plan import Experiment, small
+from pbb_helpers.data.plan import QUICK, Experiment, small
 from pbb_helpers.data.settings import TrainSettings
 from pbb_helpers.data.specs import STAGE1, STAGE2, StageSpec
 from pbb_helpers.families import FAMILIES
@@ -31,7 +31,6 @@ FULL = Experiment(
     n_with_io_asked=200,
     budget=Budget(stage1_steps=2400, stage2_steps=800),
 )
-QUICK = Experiment(seeds=(0, 1), n_with_io=400, n_without_io=80, n_with_io_asked=80, budget=Budget(stage1_steps=500, stage2_steps=160))
 PROFILES = {"smoke": small(replace(QUICK, seeds=(0,))), "quick": QUICK, "full": FULL}
 GIVEN = ("proactive_named", "mixture_named")
 CURRICULA = ("in_context", "proactive", "mixture", "retroactive_sft", "early(0.75)", "replay(0)", "stage2(2)", "rate2(2)", *GIVEN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,11 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from pbb_helpers.data.documents import Example, call_document
 from pbb_helpers.families.names import draw_names
-from pbb_helpers.performance.benchmark import Work
+from pbb_helpers.performance.benchmark import Arm, Work
 from pbb_helpers.programs import UsageError, family
 from pbb_helpers.training import evaluate, models
 from pbb_helpers.training.models import LoadedModel
+from pbb_helpers.training.train import fresh
 
 MODES = ("direct", "cot", "recall")
 
@@ -59,7 +59,7 @@ def in_context(loaded: LoadedModel, count: int, seed: int) -> Questions:
     return Questions(loaded, asked)
 
 
-class _Answering:
+class _Answering(Arm):
     """An arm that answers questions; `answers` holds those of the last run."""
 
     name = ""
@@ -101,7 +101,7 @@ class _Theirs(_Answering):
 
     def __init__(self, questions: Questions) -> None:
         super().__init__(questions)
-        self.model = copy.deepcopy(questions.loaded.model)
+        self.model = fresh(questions.loaded.model, share=True)  # the same weights, another attention
         self.model.set_attn_implementation(self.attention)
 
     def config(self, limit: int, **more: Any) -> GenerationConfig:

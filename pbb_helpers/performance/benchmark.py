@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import torch
@@ -34,6 +34,7 @@ class Work:
         tokens: Without padding: trained on, or written.
         flops: Useful ones, see `training_flops`; NaN where none are counted.
         exact: Answers that are exactly right; NaN for a training.
+        computed: Positions that went through the model, padding included; NaN where nobody compares them.
     """
 
     seconds: float
@@ -41,6 +42,7 @@ class Work:
     tokens: int
     flops: float = math.nan
     exact: float = math.nan
+    computed: float = math.nan
 
 
 def total(works: Iterable[Work], seconds: float) -> Work:
@@ -49,16 +51,26 @@ def total(works: Iterable[Work], seconds: float) -> Work:
     return Work(seconds, *(sum(getattr(work, name) for work in works) for name in ("examples", "tokens", "flops")))
 
 
-class Arm(Protocol):
-    """One way of doing the work. A run follows each `prepare`, and times itself: only it knows where its set-up ends."""
+OnRun = Callable[[dict[str, Any]], None]
+"""What is told of each run as soon as it is done: gets its row."""
+
+
+class Arm:
+    """One way of doing the work: `prepare`, `run`, `release`, over and over. A run times itself: only it knows where its set-up ends."""
 
     name: str
 
     def prepare(self) -> None:
         """Makes anew what a run starts from; not timed."""
+        return
 
     def run(self) -> Work:
         """Does the work once, all of it the same each time."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Lets go of what the run left: what an arm still held would be missing to the next, and from its peak of memory."""
+        return
 
 
 @dataclass(frozen=True)
@@ -80,16 +92,17 @@ def alternating(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
             yield number, name
 
 
-def measure(arms: Sequence[Arm], rounds: int, *, threads: int, on_run: Callable[[str], None] | None = None, **columns: Any) -> pd.DataFrame:
+def measure(arms: Sequence[Arm], rounds: int, *, threads: int, on_run: OnRun | None = None, **columns: Any) -> pd.DataFrame:
     """Returns one row per run: the columns given, arm, phase ("warm-up" or "timed"), round, the fields of `Work`, peak_mb, threads.
 
-    Each arm runs once before the rounds begin: imports, caches and the choice of kernels are its warm-up, which is kept as round 0.
+    Each arm runs once before the rounds begin: imports, caches and the choice of kernels are its warm-up, which is kept as round 0. An arm
+    for which a GPU's memory does not suffice takes no further part: its last row has the phase "out of memory" and seconds NaN.
 
     Args:
         arms: Of different names.
         rounds: Of timed runs; at least 1.
         threads: For torch, while measuring.
-        on_run: Gets the arm's name after each run.
+        on_run: Gets each row as soon as it is there.
 
     Raises:
         UsageError: Two arms have one name, or there is no round or thread.
@@ -101,14 +114,29 @@ def measure(arms: Sequence[Arm], rounds: int, *, threads: int, on_run: Callable[
     rows = []
     with torch_threads(threads), _quick_collection():
         for number, name in [*((0, name) for name in by_name), *alternating(list(by_name), rounds)]:
-            arm = by_name[name]
-            with peak_memory() as peak:
-                arm.prepare()
-                work = arm.run()
-            rows.append(columns | {"arm": name, "phase": "timed" if number else "warm-up", "round": number} | asdict(work) | {"peak_mb": peak[0], "threads": threads})  # fmt: skip
+            if name not in by_name:
+                continue
+            work, peak = _run(by_name[name])
+            phase = ("timed" if number else "warm-up") if work else "out of memory"
+            if work is None:
+                del by_name[name]
+            rows.append(columns | {"arm": name, "phase": phase, "round": number} | asdict(work or Work(math.nan, 0, 0)) | {"peak_mb": peak, "threads": threads})  # fmt: skip
             if on_run:
-                on_run(name)
+                on_run(rows[-1])
     return pd.DataFrame(rows)
+
+
+def _run(arm: Arm) -> tuple[Work | None, float]:
+    """Returns the work of one run and its peak of memory in MB; None where a GPU has too little of it."""
+    try:
+        with peak_memory() as peak:
+            arm.prepare()
+            work = arm.run()
+    except torch.cuda.OutOfMemoryError:
+        return None, math.nan
+    finally:
+        arm.release()
+    return work, peak[0]
 
 
 def rates(rows: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +166,8 @@ class Ratio:
 
 def ratio(rows: pd.DataFrame, a: str, b: str, value: str) -> Ratio:
     """Returns `value` of arm `a` over that of arm `b`, each round by itself: a slow minute of the machine falls out of it."""
-    table = rates(rows).pivot(index="round", columns="arm", values=value)
+    timed = rates(rows)
+    table = timed.pivot(index="round", columns="arm", values=value) if value in timed else pd.DataFrame()
     if a not in table or b not in table:
         return Ratio(0, math.nan, math.nan, math.nan)
     within = (table[a] / table[b]).dropna()
@@ -244,41 +273,59 @@ def training_flops(shape: Shape, lengths: Sequence[int], supervised: int) -> flo
     return float(body + 4 * shape.hidden * shape.vocabulary * supervised + 6 * shape.layers * shape.hidden * squares)
 
 
-class MatmulPeak:
-    """The yardstick: the fastest of some products of two square matrices, at the same dtype and threads, in the same rounds."""
+class MatmulPeak(Arm):
+    """The yardstick: the fastest of some products of two square matrices, at the same dtype and threads, in the same rounds.
+
+    On a GPU matrices of 2048 are too small to fill it, and asking for one costs as much as multiplying it: there they are of 8192, and a
+    reading is of ten products, by the GPU's own clock.
+    """
 
     name = "matmul peak"
 
-    def __init__(self, dtype: torch.dtype, device: str = "cpu", size: int = 2048, repeats: int = 8) -> None:
-        self.dtype, self.device, self.size, self.repeats = dtype, torch.device(device), size, repeats
+    def __init__(self, dtype: torch.dtype, device: str = "cpu", size: int | None = None, repeats: int = 8) -> None:
+        self.dtype, self.device, self.repeats = dtype, torch.device(device), repeats
+        self.pair: list[torch.Tensor] = []
+        self.size, self.products = (size or 8192, 10) if self.device.type == "cuda" else (size or 2048, 1)
 
     def prepare(self) -> None:
-        self.a, self.b = (torch.randn(self.size, self.size, device=self.device).to(self.dtype) for _ in range(2))
+        self.pair = [torch.randn(self.size, self.size, device=self.device).to(self.dtype) for _ in range(2)]
 
     def run(self) -> Work:
-        each = [self._once() for _ in range(self.repeats)]
-        return Work(min(each), 0, 0, 2.0 * self.size**3)
+        read = self._on_gpu if self.device.type == "cuda" else self._once
+        each = [read() for _ in range(self.repeats)]
+        return Work(min(each), 0, 0, 2.0 * self.products * self.size**3)
+
+    def release(self) -> None:
+        self.pair = []
 
     def _once(self) -> float:
         began = time.perf_counter()
-        torch.mm(self.a, self.b)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        torch.mm(*self.pair)
         return time.perf_counter() - began
 
+    def _on_gpu(self) -> float:
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record()
+        for _ in range(self.products):
+            torch.mm(*self.pair)
+        ended.record()
+        ended.synchronize()
+        return began.elapsed_time(ended) / 1000
 
-class Repeated:
+
+class Repeated(Arm):
     """An arm that does another's work several times over, one after the other."""
 
     def __init__(self, arm: Arm, times: int, name: str) -> None:
         self.arm, self.times, self.name = arm, times, name
-
-    def prepare(self) -> None:
-        pass
 
     def run(self) -> Work:
         works = []
         for _ in range(self.times):
             self.arm.prepare()
             works.append(self.arm.run())
+            self.arm.release()
         return total(works, seconds=sum(work.seconds for work in works))
+
+    def release(self) -> None:
+        self.arm.release()

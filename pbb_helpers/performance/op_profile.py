@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
+import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 BETWEEN = "between operations (Python, dispatch)"
+"""On a GPU: what it waits for."""
 GROUPS = {
     "matrix products": r"aten::(mm|addmm|bmm|baddbmm|matmul|linear|_addmm\w*|mkldnn_\w+)$|mkldnn",
     "copies, casts, memory": r"aten::(copy_|_to_copy|to|clone|contiguous|cat|empty\w*|zero\w*|fill_|resize_|new_\w+|full\w*|ones\w*|stack|constant_pad_nd)$",
@@ -32,18 +35,24 @@ def group_of(name: str) -> str:
 
 
 class Recording:
-    """What torch's profiler saw between `start` and `stop`, for work that can only be profiled from within."""
+    """What torch's profiler saw between `start` and `stop`, for work that can only be profiled from within.
+
+    With a GPU its time is what counts: that of the kernels that an operation started.
+    """
 
     def __init__(self) -> None:
-        self._profile = profile(activities=[ProfilerActivity.CPU])
+        self._on_gpu = torch.cuda.is_available()
+        self._profile = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_gpu else [])])
 
     def start(self) -> None:
         """Begins to record."""
+        self._wait()
         self._profile.start()
         self._began = time.perf_counter()
 
     def stop(self) -> None:
         """Ends it, once for all."""
+        self._wait()
         self._whole = time.perf_counter() - self._began
         self._profile.stop()
 
@@ -53,13 +62,19 @@ class Recording:
         With one thread the times of the operations sum up to less than the whole: the rest passes between them. The profiler itself costs
         time with each call, which falls on the groups of many small operations.
         """
-        events = self._profile.key_averages()
-        rows = [{"group": group_of(event.key), "seconds": event.self_cpu_time_total / 1e6, "calls": event.count} for event in events]
+        # On a GPU each kernel is there twice, by its own name and in the operation that started it.
+        events = [event for event in self._profile.key_averages() if event.device_type == DeviceType.CPU]
+        clock = "self_device_time_total" if self._on_gpu else "self_cpu_time_total"
+        rows = [{"group": group_of(event.key), "seconds": getattr(event, clock) / 1e6, "calls": event.count} for event in events]
         table = pd.DataFrame(rows).groupby("group", as_index=False).sum()
         rest = {"group": BETWEEN, "seconds": max(0.0, self._whole - table["seconds"].sum()), "calls": 0}
         table = pd.concat([table, pd.DataFrame([rest])], ignore_index=True)
         table["share"] = table["seconds"] / table["seconds"].sum()
         return table.sort_values("seconds", ascending=False, ignore_index=True)[["group", "seconds", "share", "calls"]]
+
+    def _wait(self) -> None:
+        if self._on_gpu:
+            torch.cuda.synchronize()
 
 
 def by_group(work: Callable[[], Any]) -> pd.DataFrame:

@@ -1,18 +1,17 @@
 """The training of `train.py` beside that of others: TRL's SFTTrainer, transformers' Trainer and a bare loop, on the same documents.
 
-All start from the same weights, take the same labels, batch size, steps and optimizer; `HOW` says what differs. `gate.py`
-shows that they compute the same thing.
+All start from the same weights, which those that train LoRA share in memory, take the same labels, batch size, steps and optimizer; `HOW`
+says what differs. `gate.py` shows that they compute the same thing.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,23 @@ from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 
 from pbb_helpers.data.settings import Stage
-from pbb_helpers.performance.benchmark import Missing, Work, shape_of, total, training_flops
+from pbb_helpers.performance.benchmark import Arm, Missing, Work, shape_of, total, training_flops
 from pbb_helpers.training import models
-from pbb_helpers.training.batches import Batch, Encoded, batches
+from pbb_helpers.training.batches import Batch, Encoded, batches, side_by_side
 from pbb_helpers.training.loss import autocast, head_weight
 from pbb_helpers.training.models import LoadedModel
 from pbb_helpers.training.stacked import train_stages
 from pbb_helpers.training.store import Store
-from pbb_helpers.training.train import WINDOW, learning_rate, load_stage, order_generator, resolve_dtype, train_stage
+from pbb_helpers.training.train import WINDOW, fresh, learning_rate, load_stage, order_generator, resolve_dtype, train_stage
 
 warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated")  # TRL 1.16 sets it by its old name
 IGNORED = -100
 """The label of a token without loss, in transformers and TRL."""
+_ATTENTION = "the model's attention (eager on a CPU, where it is the faster one, SDPA elsewhere)"
 HOW = {
-    "ours": "batches of similar length, no attention mask, eager attention, LoRA as a merged weight, head at supervised positions",
-    "bare loop": "the batches of ours; peft's forward, eager attention, the model's own loss over all logits",
-    "TRL tuned": "SFTTrainer grouped by length, no checkpointing, eager attention (the faster one on a CPU)",
+    "ours": f"batches of similar length, no attention mask, {_ATTENTION}, LoRA as a merged weight where that takes fewer operations, head at supervised positions",
+    "bare loop": f"the batches of ours; peft's forward, {_ATTENTION}, the model's own loss over all logits",
+    "TRL tuned": f"SFTTrainer grouped by length, no checkpointing, {_ATTENTION}",
     "TRL as it comes": "SFTTrainer: random batches, gradient checkpointing, SDPA attention",
     "Trainer": "transformers.Trainer: random batches, SDPA attention, the model's own loss over all logits",
 }
@@ -67,7 +67,7 @@ class Task:
 
     def model(self, attention: str | None = None) -> Any:
         """Returns a fresh copy of the model with its adapter, the same at every call; `attention` changes its implementation."""
-        base = copy.deepcopy(self.loaded.model)
+        base = fresh(self.loaded.model, share=self.stage.settings.method == "lora")
         if attention:
             base.set_attn_implementation(attention)
         return models.add_adapter(base, self.stage.settings, self.stage.names, self.loaded.tokenizer)
@@ -87,14 +87,20 @@ class Task:
 # --- arms ---------------------------------------------------------------------------------------------------------------
 
 
-class Ours:
+class _Training(Arm):
+    """An arm that trains; `model` holds what came out until it is released."""
+
+    model: Any = None
+
+    def release(self) -> None:
+        self.model = None
+
+
+class Ours(_Training):
     """`train.train_stage`, the very path of an experiment; its seconds are those of its log: the loop, without tokenising and saving."""
 
     def __init__(self, task: Task, name: str = "ours") -> None:
         self.task, self.name = task, name
-
-    def prepare(self) -> None:
-        self.model = None
 
     def run(self) -> Work:
         with tempfile.TemporaryDirectory() as folder:
@@ -104,37 +110,43 @@ class Ours:
             return self.task.work(store.metrics(key)[-1]["seconds"])
 
 
-class Stacked:
+class Stacked(Arm):
     """`stacked.train_stages`: the same stage of several seeds in one forward pass."""
 
     def __init__(self, tasks: Sequence[Task], name: str) -> None:
         self.tasks, self.name = tasks, name
 
-    def prepare(self) -> None:
-        pass
-
     def run(self) -> Work:
         with tempfile.TemporaryDirectory() as folder:
             store = Store(Path(folder))
             keys = train_stages(self.tasks[0].loaded, [task.stage for task in self.tasks], store=store)
-            return total([task.work(0.0) for task in self.tasks], seconds=store.metrics(keys[0])[-1]["seconds"])
+            seconds = store.metrics(keys[0])[-1]["seconds"]
+        return replace(total([task.work(0.0) for task in self.tasks], seconds), computed=self._computed)
+
+    @cached_property
+    def _computed(self) -> int:
+        return sum(side_by_side(step).input_ids.numel() for step in zip(*(task.batches() for task in self.tasks), strict=True))
 
 
-class OneByOne:
+class OneByOne(Arm):
     """The same stages trained one after the other, each as `Ours`."""
 
     def __init__(self, tasks: Sequence[Task], name: str) -> None:
         self.arms, self.name = [Ours(task) for task in tasks], name
 
-    def prepare(self) -> None:
-        pass
-
     def run(self) -> Work:
-        works = [arm.run() for arm in self.arms]
-        return total(works, seconds=sum(work.seconds for work in works))
+        works = []
+        for arm in self.arms:
+            works.append(arm.run())
+            arm.release()
+        return replace(total(works, seconds=sum(work.seconds for work in works)), computed=self._computed)
+
+    @cached_property
+    def _computed(self) -> int:
+        return sum(batch.input_ids.numel() for arm in self.arms for batch in arm.task.batches())
 
 
-class BareLoop:
+class BareLoop(_Training):
     """A loop as one writes it by hand around a peft model."""
 
     def __init__(self, task: Task, name: str = "bare loop") -> None:
@@ -162,7 +174,7 @@ class BareLoop:
         return self.task.work(time.perf_counter() - began)
 
 
-class HuggingFace:
+class HuggingFace(_Training):
     """A trainer of transformers or TRL; its seconds go from `on_train_begin` to `on_train_end`.
 
     Args:
@@ -173,6 +185,8 @@ class HuggingFace:
         rows: The documents in the order given; by default those of the task.
         options: Of its TrainingArguments or SFTConfig, beside what all arms share.
     """
+
+    trainer: Any = None
 
     def __init__(
         self, task: Task, name: str, *, trl: bool, attention: str | None = None, rows: list[dict] | None = None, **options: Any
@@ -208,6 +222,9 @@ class HuggingFace:
             self.trainer.train()
         self._folder.cleanup()
         return self.task.work(self._clock.seconds)
+
+    def release(self) -> None:
+        self.model = self.trainer = None
 
     def _shared(self) -> dict[str, Any]:
         s = self.task.stage.settings

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from pbb_helpers import notebook
 from pbb_helpers.analysis import reading
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.datasets import draw_dataset
+from pbb_helpers.data.plan import QUICK
 from pbb_helpers.data.settings import Stage
 from pbb_helpers.data.specs import STAGE1
 from pbb_helpers.data.stages import build_stage
-from pbb_helpers.experiments.profiles import QUICK
 from pbb_helpers.performance import benchmark
-from pbb_helpers.performance.benchmark import Missing, Work
-from pbb_helpers.programs import UsageError
+from pbb_helpers.performance.benchmark import Arm, Missing, OnRun, Work
+from pbb_helpers.performance.random_models import LARGE, SHAPES, random_model, random_shape, too_large
+from pbb_helpers.processes import release_memory
+from pbb_helpers.programs import UsageError, did_you_mean
 from pbb_helpers.training.recipes import PretrainSettings
 
 
@@ -38,13 +41,14 @@ class Plan:
         steps: Of a training of the main comparison.
         short: Steps of a training of the large model and on the axes.
         large: The shape of the large model, with random weights.
-        shapes: Of the models on the axis of parameters.
+        sizes: Shapes of the models on the axis of parameters.
         programs: Numbers of programs on their axis.
         lengths: Numbers of statements on theirs.
         seeds: Numbers of trainings on theirs.
         stacked: Seeds in a stack.
         stacked_batches: Documents per step and seed in it.
         questions: Programs asked, each once per mode.
+        shapes: Published models, by name in `random_models.SHAPES`, whose shapes are trained.
     """
 
     model: str
@@ -54,7 +58,7 @@ class Plan:
     steps: int = 12
     short: int = 4
     large: PretrainSettings = PretrainSettings(name="10M", hidden=320, layers=7, intermediate=960)
-    shapes: tuple[PretrainSettings, ...] = (
+    sizes: tuple[PretrainSettings, ...] = (
         PretrainSettings(name="0.5M", hidden=64, layers=4, intermediate=192),
         PretrainSettings(name="2M", hidden=128, layers=6, intermediate=384),
         PretrainSettings(name="10M", hidden=320, layers=7, intermediate=960),
@@ -65,27 +69,30 @@ class Plan:
     stacked: int = 8
     stacked_batches: tuple[int, ...] = (64, 4)
     questions: int = 128
+    shapes: tuple[str, ...] = ()
 
     def facts(self) -> pd.DataFrame:
         """Returns the plan as a table of two columns."""
         facts = {
             "model": self.model, "rounds, each arm once in each, in turn forwards and backwards": self.rounds,
             "threads of torch in every arm": ", ".join(map(str, self.threads)),
+            "arithmetic of training": f"{dtype_name(_device())} on {_device()}",
             "main comparison": f"{self.steps} steps of {self.batch_size} documents of stage 1 of 01_proactive, LoRA of rank 64",
             "large model": f"{self.large.name}: hidden {self.large.hidden}, {self.large.layers} layers, random weights; {self.short} steps, as on the axes", "questions": f"{self.questions} programs, source in the prompt, 3 modes",
-            "arms that are missing here": "; ".join(f"{m.name}: {m.why}" for m in missing()) or "none",
+            "shapes of published models": ", ".join(self.shapes) or "none",
+            "missing here": "; ".join(f"{m.name}: {m.why}" for m in missing(self)) or "nothing",
         }  # fmt: skip
         return reading.facts(facts)
 
 
 _TINY = PretrainSettings(name="tiny", hidden=32, layers=1, intermediate=64)
 PLANS: dict[str, dict[str, Any]] = {
-    "smoke": {"rounds": 2, "threads": (1,), "batch_size": 8, "steps": 2, "short": 1, "large": _TINY, "shapes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
+    "smoke": {"rounds": 2, "threads": (1,), "batch_size": 8, "steps": 2, "short": 1, "large": _TINY, "sizes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
               "programs": (8, 16), "lengths": (1, 2), "seeds": (1, 2), "questions": 4,
               "stacked": 2, "stacked_batches": (8, 4)},
     "quick": {},
     "full": {"rounds": 9, "steps": 60, "short": 10, "programs": (100, 400, 1000), "seeds": (1, 2, 4, 8), "questions": 256,
-             "shapes": (*Plan.shapes, PretrainSettings(name="25M", hidden=512, layers=8, intermediate=1536))},
+             "sizes": (*Plan.sizes, PretrainSettings(name="25M", hidden=512, layers=8, intermediate=1536))},
 }  # fmt: skip
 
 
@@ -95,58 +102,85 @@ def plan(values: Mapping[str, Any]) -> Plan:
     Raises:
         UsageError: A parameter is not valid.
     """
-    from pbb_helpers.training import models
+    from pbb_helpers.training.model_files import find
 
-    given = notebook.parameters(
-        {"profile": tuple(PLANS), "model": str, "rounds": int | None, "threads": list[int] | None, "steps": int | None}, values
-    )
-    models.find(given.model)
-    threads = None if given.threads is None else tuple(given.threads)
-    changes: dict[str, Any] = {
-        name: value for name, value in (("rounds", given.rounds), ("threads", threads), ("steps", given.steps)) if value is not None
-    }
-    numbers = [n for n in (given.rounds, given.steps, *(threads or ())) if n is not None]
-    if min(numbers, default=1) < 1 or (threads is not None and (not threads or len(set(threads)) < len(threads))):
-        raise UsageError(
-            f"rounds={given.rounds}, steps={given.steps}, threads={given.threads}; give whole numbers from 1, threads each once"
-        )
-    return Plan(given.model, **PLANS[given.profile] | changes)
+    kinds = {"rounds": int | None, "threads": list[int] | None, "steps": int | None, "stacked": int | None, "shapes": list[str] | None}
+    given = notebook.parameters({"profile": tuple(PLANS), "model": str} | kinds, values)
+    find(given.model)
+    changes = {name: value for name in kinds if (value := getattr(given, name)) is not None}
+    changes |= {name: tuple(value) for name, value in changes.items() if isinstance(value, list)}
+    return plan_of(given.model, given.profile, **changes)
 
 
-def missing() -> list[Missing]:
-    """Returns the arms that are not measured here, and why."""
+def plan_of(model: str, profile: str, **changes: Any) -> Plan:
+    """Returns the plan of a profile with some values changed; on a GPU `quick` and `full` have more seeds in a stack, and the shapes of `LARGE`.
+
+    Raises:
+        UsageError: A value is not valid.
+    """
+    on_gpu: dict[str, Any] = {"stacked": 16, "shapes": LARGE} if _device().type == "cuda" and profile != "smoke" else {}
+    plan = Plan(model, **on_gpu | PLANS[profile] | changes)
+    for name in plan.shapes:
+        if name not in SHAPES:
+            raise did_you_mean("shape", name, SHAPES)
+    each_once = all(len(set(given)) == len(given) for given in (plan.threads, plan.shapes))
+    if not plan.threads or min(plan.rounds, plan.steps, plan.stacked - 1, *plan.threads) < 1 or not each_once:
+        raise UsageError(f"rounds={plan.rounds}, steps={plan.steps}, stacked={plan.stacked}, threads={list(plan.threads)}, "
+                         f"shapes={list(plan.shapes)}; give whole numbers from 1, stacked from 2, threads and shapes each once")  # fmt: skip
+    return plan
+
+
+def missing(plan: Plan) -> list[Missing]:
+    """Returns what is not measured here, and why: models by their suite, arms by name."""
     from pbb_helpers.performance import peers
 
-    if peers.trl_installed():
-        return []
-    return [Missing(name, "not installed: pip install -e '.[trl]'") for name in ("TRL tuned", "TRL as it comes")]
+    asked = {name: too_large(name) for name in plan.shapes}
+    not_asked = "not among the shapes of this run, by default both on a GPU and none on a CPU"
+    found = [Missing(suite_of(name), why) for name in LARGE if (why := asked.get(name, not_asked))]
+    found += [Missing(f"{n} seeds stacked", f"stacked is {plan.stacked} in this run") for n in (8, 16) if n != plan.stacked]
+    if not peers.trl_installed():
+        found += [Missing(name, "not installed: pip install -e '.[trl]'") for name in ("TRL tuned", "TRL as it comes")]
+    return found
+
+
+def suite_of(shape: str) -> str:
+    """Returns the name of the suite in which one of `random_models.SHAPES` is measured."""
+    return f"shape {shape}"
+
+
+def _device() -> torch.device:
+    """Returns where `models.load` puts a model."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_name(device: torch.device) -> str:
+    """Returns the dtype that trainings of our own models compute in on a device."""
+    from pbb_helpers.training.train import resolve_dtype
+
+    return str(resolve_dtype(QUICK.budget.stage1.dtype, device)).removeprefix("torch.")
 
 
 # --- workloads ----------------------------------------------------------------------------------------------------------
 
 
-def documents(plan: Plan, steps: int, *, n_programs: int = QUICK.n_with_io, statements: int | None = None, seed: int = 0) -> Stage:
+def documents(
+    plan: Plan, steps: int, *, n_programs: int = QUICK.n_with_io, statements: int | None = None, seed: int = 0, **changes: Any
+) -> Stage:
     """Returns a first stage of so many steps, drawn as in an experiment.
 
     Args:
         n_programs: Programs w/ IO; a fifth as many w/o IO.
         statements: The length of every program; None draws one to two.
+        seed: Of the programs and of the training.
+        changes: Of the stage's settings.
     """
-    settings = replace(QUICK.budget.stage1, batch_size=plan.batch_size)
+    settings = replace(QUICK.budget.stage1, batch_size=plan.batch_size, **changes)
     length = (("min_statements", statements), ("max_statements", statements)) if statements else ()
     experiment = replace(QUICK, n_with_io=n_programs, n_without_io=max(2, n_programs // 5), family_settings=length)
     return build_stage(STAGE1, experiment.dataset(seed), Budget(settings, settings, stage1_steps=steps))
 
 
-def random_model(settings: PretrainSettings, like: Any) -> Any:
-    """Returns an untrained model of a shape, with the tokenizer of a loaded one: for its speed the weights don't matter."""
-    from pbb_helpers.training import models, pretrain
-
-    key = hashlib.sha256(repr(settings).encode()).hexdigest()
-    return models.LoadedModel(settings.name, pretrain.new_model(like.tokenizer, settings).to(like.model.device).eval(), like.tokenizer, key)
-
-
-class Drawing:
+class Drawing(Arm):
     """An arm that draws programs and the documents of a stage, and checks them for leaks."""
 
     def __init__(self, plan: Plan, n_programs: int) -> None:
@@ -170,7 +204,7 @@ def _exposures(plan: Plan, n_programs: int) -> int:
 # --- measurements -------------------------------------------------------------------------------------------------------
 
 
-def training(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -> pd.DataFrame:
+def training(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
     """Returns the rounds of the main comparison (suite "training"), all arms at the first number of threads, the two main ones at the others."""
     from pbb_helpers.performance import peers
 
@@ -180,31 +214,77 @@ def training(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = Non
     for i, threads in enumerate(plan.threads):
         chosen = arms if i == 0 else [arm for arm in arms if arm.name in ("ours", "TRL tuned")]
         peak = benchmark.MatmulPeak(task.dtype, loaded.model.device.type)
-        parts.append(benchmark.measure([*chosen, peak], plan.rounds, threads=threads, on_run=on_run, suite="training", setting=plan.model))
+        parts.append(
+            benchmark.measure(
+                [*chosen, peak], plan.rounds, threads=threads, on_run=on_run, suite="training", setting=plan.model, dtype=_name(task)
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
-def large(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -> pd.DataFrame:
+def large(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
     """Returns the rounds of the large model (suite "large"): ours, TRL tuned and the yardstick."""
     from pbb_helpers.performance import peers
 
     task = peers.Task(random_model(plan.large, loaded), documents(plan, plan.short))
+    return _main_arms(plan, task, "large", on_run)
+
+
+def shape(plan: Plan, name: str, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
+    """Returns the rounds of one of `random_models.SHAPES` (suite "shape NAME"): ours, TRL tuned and the yardstick; its memory is free again after them."""
+    from pbb_helpers.performance.peers import Task
+
+    rows = _main_arms(plan, Task(random_shape(name, loaded), _shape_documents(plan, name, plan.steps)), suite_of(name), on_run)
+    _free()
+    return rows
+
+
+def shapes(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
+    """Returns the rounds of all shapes of the plan for which there is memory; `missing` names the others."""
+    return pd.concat(
+        [pd.DataFrame(), *(shape(plan, name, loaded, on_run) for name in plan.shapes if not too_large(name))], ignore_index=True
+    )
+
+
+def _main_arms(plan: Plan, task: Any, suite: str, on_run: OnRun | None) -> pd.DataFrame:
+    """Returns the rounds of the two main arms and the yardstick."""
+    from pbb_helpers.performance import peers
+
     arms = [arm for arm in peers.arms(task)[0] if arm.name in ("ours", "TRL tuned")]
-    peak = benchmark.MatmulPeak(task.dtype, loaded.model.device.type)
-    return benchmark.measure([*arms, peak], plan.rounds, threads=plan.threads[0], on_run=on_run, suite="large", setting=plan.large.name)
+    peak = benchmark.MatmulPeak(task.dtype, task.loaded.model.device.type)
+    columns = {"suite": suite, "setting": task.loaded.name, "dtype": _name(task)}
+    return benchmark.measure([*arms, peak], plan.rounds, threads=plan.threads[0], on_run=on_run, **columns)
 
 
-def evaluation(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -> tuple[pd.DataFrame, dict[str, float]]:
+def _shape_documents(plan: Plan, name: str, steps: int) -> Stage:
+    # The names of programs are several tokens in the published models' own tokenizers, and have no rows to train.
+    return documents(replace(plan, batch_size=SHAPES[name].batch_size), steps, dtype="bfloat16", train_names=False)
+
+
+def _free() -> None:
+    """Gives back the memory of a model that nothing holds any more."""
+    gc.collect()
+    release_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _name(task: Any) -> str:
+    return str(task.dtype).removeprefix("torch.")
+
+
+def evaluation(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> tuple[pd.DataFrame, dict[str, float]]:
     """Returns the rounds of answering (suite "evaluation"), and the share of answers that equal those of ours, by arm."""
     from pbb_helpers.performance import answering
 
     questions = answering.in_context(loaded, plan.questions, seed=1)
     arms = [arm(questions) for arm in (answering.Ours, answering.PlainGenerate, answering.ContinuousBatching)]
-    rows = benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, suite="evaluation", setting=plan.model)
+    columns = {"suite": "evaluation", "setting": plan.model, "dtype": str(loaded.model.dtype).removeprefix("torch.")}
+    rows = benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, **columns)
     return rows, answering.agreement(arms)
 
 
-def axes(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -> pd.DataFrame:
+def axes(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
     """Returns the rounds on four axes (suite "axis", with columns axis, x and what): programs, length, seeds, parameters."""
     from pbb_helpers.performance.peers import Ours, Task
 
@@ -221,13 +301,14 @@ def axes(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -
         },
         "parameters": {
             _parameters(model): [ours(documents(plan, plan.short), f"training, {model.name}", model)]
-            for model in (random_model(shape, loaded) for shape in plan.shapes)
+            for model in (random_model(size, loaded) for size in plan.sizes)
         },
     }
     parts = []
     for axis, points in by_axis.items():
         arms = [arm for some in points.values() for arm in some]
-        rows = benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, suite="axis", setting=axis)
+        columns = {"suite": "axis", "setting": axis, "dtype": dtype_name(loaded.model.device)}
+        rows = benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, **columns)
         places = {arm.name: x for x, some in points.items() for arm in some}
         parts.append(rows.assign(axis=axis, x=rows["arm"].map(places), what=rows["arm"].str.rpartition(",")[0]))
     return pd.concat(parts, ignore_index=True)
@@ -237,48 +318,77 @@ def _parameters(loaded: Any) -> int:
     return sum(p.numel() for p in loaded.model.parameters())
 
 
-def seeds(plan: Plan, loaded: Any, on_run: Callable[[str], None] | None = None) -> pd.DataFrame:
-    """Returns the rounds of a stack of seeds against the same trainings one by one (suite "seeds"), at each batch size."""
+def seeds(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
+    """Returns the rounds of a stack of seeds against the same trainings one by one (suites "seeds, batch N"), at each batch size."""
     from pbb_helpers.performance.peers import OneByOne, Stacked, Task
 
     parts = []
     for size in plan.stacked_batches:
         at = replace(plan, batch_size=size)
         tasks = [Task(loaded, documents(at, plan.short, seed=seed)) for seed in range(plan.stacked)]
-        arms: list[benchmark.Arm] = [Stacked(tasks, f"{plan.stacked} seeds stacked"), OneByOne(tasks, f"{plan.stacked} single runs")]
-        parts.append(
-            benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, suite=f"seeds, batch {size}", setting=plan.model)
-        )
+        arms: list[Arm] = [Stacked(tasks, f"{plan.stacked} seeds stacked"), OneByOne(tasks, f"{plan.stacked} single runs")]
+        columns = {"suite": f"seeds, batch {size}", "setting": plan.model, "dtype": _name(tasks[0])}
+        parts.append(benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, **columns))
     return pd.concat(parts, ignore_index=True)
 
 
-WORK = {"training": "training, shipped model", "large": "training, large model", "evaluation": "answering, shipped model"}
+WORK = {
+    "training": "training, shipped model", "large": "training, large model", "evaluation": "answering, shipped model",
+    "seeds, batch 64": "training, a stack of seeds",
+}  # fmt: skip
 
 
 def profiles(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
-    """Returns where the time of ours goes (`op_profile.by_group`), for each of `WORK`, on one thread; the first half of each is a warm-up."""
+    """Returns where the time of ours goes (`op_profile.by_group`), on one thread, by suite; `WORK` says them in words.
+
+    The first half of each is a warm-up.
+    """
     from pbb_helpers.performance import answering, op_profile
 
     stage = documents(plan, 2 * plan.short)
     arm = answering.Ours(answering.in_context(loaded, plan.questions, seed=1))
     with benchmark.torch_threads(1):
         arm.run()
-        return {
-            "training": _profiled_training(loaded, stage, plan.short),
-            "large": _profiled_training(random_model(plan.large, loaded), stage, plan.short),
+        found = {
+            "training": _profiled_training(loaded, [stage], plan.short),
+            "large": _profiled_training(random_model(plan.large, loaded), [stage], plan.short),
             "evaluation": op_profile.by_group(lambda: [arm.complete(prompts, limit) for _, prompts, limit in arm.questions.groups]),
+            **profiled_stack(plan, loaded),
         }
+        for name in (name for name in plan.shapes if not too_large(name)):
+            found |= profiled_shape(plan, name, loaded)
+    return found
 
 
-def _profiled_training(loaded: Any, stage: Stage, steps: int) -> pd.DataFrame:
-    """Returns the profile of the last `steps` steps of a training: of the loop alone, without what comes before and after it."""
+def profiled_shape(plan: Plan, name: str, loaded: Any) -> dict[str, pd.DataFrame]:
+    """Returns by its suite where the time of ours goes in the training of one of `random_models.SHAPES`."""
+    found = _profiled_training(random_shape(name, loaded), [_shape_documents(plan, name, 2 * plan.short)], plan.short)
+    _free()
+    return {suite_of(name): found}
+
+
+def profiled_stack(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
+    """Returns by its suite where the time of a stack goes, at the first of the plan's batch sizes."""
+    at = replace(plan, batch_size=plan.stacked_batches[0])
+    stages = [documents(at, 2 * plan.short, seed=seed) for seed in range(plan.stacked)]
+    return {f"seeds, batch {at.batch_size}": _profiled_training(loaded, stages, plan.short)}
+
+
+def _profiled_training(loaded: Any, stages: Sequence[Stage], steps: int) -> pd.DataFrame:
+    """Returns the profile of the last `steps` steps of a training, or of a stack: of the loop alone, without what comes before and after it."""
     from pbb_helpers.performance.op_profile import Recording
+    from pbb_helpers.training.stacked import train_stages
     from pbb_helpers.training.store import Store
-    from pbb_helpers.training.train import train_stage
 
     recording = Recording()
-    stage = replace(stage, settings=replace(stage.settings, log_every=steps))
-    with tempfile.TemporaryDirectory() as folder:
-        tell = lambda line: recording.start() if line["step"] < line["steps"] else recording.stop()  # noqa: E731
-        train_stage(loaded, stage, store=Store(Path(folder)), on_progress=tell)
+    stages = [replace(stage, settings=replace(stage.settings, log_every=steps)) for stage in stages]
+
+    def tell(number: int, line: dict) -> None:
+        if line["step"] < line["steps"] and number == len(stages) - 1:
+            recording.start()
+        elif line["step"] == line["steps"] and number == 0:
+            recording.stop()
+
+    with tempfile.TemporaryDirectory() as folder, benchmark.torch_threads(1):
+        train_stages(loaded, stages, store=Store(Path(folder)), on_progress=tell)
     return recording.by_group()

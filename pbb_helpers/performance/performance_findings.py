@@ -20,6 +20,7 @@ WORDS = {
     "exact_per_s": "exact answers per second",
     "of_peak": "useful FLOPs as a share of the matmul peak",
     "peak_mb": "peak memory above the start",
+    "computed": "positions computed, padding included",
 }
 
 
@@ -47,6 +48,23 @@ MEASURES = (
     Measure("answering, ours over continuous batching", "evaluation", "ours", "continuous batching", "exact_per_s"),
     Measure("8 seeds stacked over 8 single runs, batch 64", "seeds, batch 64", "8 seeds stacked", "8 single runs", "examples_per_s", 2.0),
     Measure("8 seeds stacked over 8 single runs, batch 4", "seeds, batch 4", "8 seeds stacked", "8 single runs", "examples_per_s"),
+    Measure("positions of 8 seeds stacked over 8 single runs, batch 64", "seeds, batch 64", "8 seeds stacked", "8 single runs", "computed"),
+    Measure("positions of 8 seeds stacked over 8 single runs, batch 4", "seeds, batch 4", "8 seeds stacked", "8 single runs", "computed"),
+    # The goals from here on are those for a GPU.
+    Measure("Llama-3.2-1B shape, ours over TRL tuned", "shape Llama-3.2-1B", "ours", "TRL tuned", "examples_per_s", 2.0),
+    Measure("Llama-3.2-1B shape, useful FLOPs of ours over the matmul peak", "shape Llama-3.2-1B", "ours", "matmul peak", "flops_per_s"),
+    Measure("Qwen3-8B shape, useful FLOPs of ours over the matmul peak", "shape Qwen3-8B", "ours", "matmul peak", "flops_per_s", 0.5),
+    Measure("Qwen3-8B shape, ours over TRL tuned", "shape Qwen3-8B", "ours", "TRL tuned", "examples_per_s"),
+    Measure(
+        "16 seeds stacked over 16 single runs, batch 64", "seeds, batch 64", "16 seeds stacked", "16 single runs", "examples_per_s", 10.0
+    ),
+    Measure("16 seeds stacked over 16 single runs, batch 4", "seeds, batch 4", "16 seeds stacked", "16 single runs", "examples_per_s"),
+    Measure(
+        "positions of 16 seeds stacked over 16 single runs, batch 64", "seeds, batch 64", "16 seeds stacked", "16 single runs", "computed"
+    ),
+    Measure(
+        "positions of 16 seeds stacked over 16 single runs, batch 4", "seeds, batch 4", "16 seeds stacked", "16 single runs", "computed"
+    ),
 )
 
 
@@ -120,22 +138,22 @@ def sentences(
 
     Args:
         table: Of `results`.
-        profiles: Of `op_profile.by_group`, by suite ("training", "large", "evaluation").
-        absent: Arms that were not measured.
+        profiles: Of `op_profile.by_group`, by suite, of ours alone.
+        absent: Suites and arms that were not measured.
         agreement: Share of answers equal to ours, by arm.
     """
     said = []
     for m in MEASURES:
         cell = _first(table, m.name)
-        if cell is None:
+        if cell is None or m.value == "computed":  # what bounds a stack: said with its speed
             continue
         if not cell["n"]:
-            why = next((a.why for a in absent if a.name in (m.a, m.b)), "no such arm in this run")
+            why = next((a.why for a in absent if a.name in (m.suite, m.a, m.b)), "no such arm in this run")
             said.append(f"{_capital(m.name)}: not measured ({why}); the goal is {m.goal:g}.")
             continue
         goal = f" Goal {m.goal:g}: {cell['verdict']}." if m.goal is not None else ""
         bound = f" {bounds(profiles[m.suite])}" if "missed" in cell["verdict"] and m.suite in profiles else ""
-        said.append(f"{_capital(m.name)}, {WORDS[m.value]}: {_span(cell)}.{goal}{bound}")
+        said.append(f"{_capital(m.name)}, {WORDS[m.value]}: {_span(cell)}.{goal}{bound}{_wider(table, m)}")
         said += [
             f"  The same with {line['threads']} thread{'s' if line['threads'] > 1 else ''}: {_span(line)}."
             for line in _further(table, m.name)
@@ -148,6 +166,15 @@ def bounds(profile: pd.DataFrame) -> str:
     """Returns what the time of ours goes to, the largest three groups."""
     parts = ", ".join(f"{100 * row.share:.0f} % {row.group}" for row in profile.head(3).itertuples())
     return f"By the profile (one thread), the time of ours goes to: {parts}."
+
+
+def _wider(table: pd.DataFrame, measure: Measure) -> str:
+    """Returns how many more positions a stack computes than its single runs, nothing for what is no stack."""
+    names = [m.name for m in MEASURES if (m.suite, m.a, m.value) == (measure.suite, measure.a, "computed")]
+    cell = _first(table, names[0]) if names else None
+    return (
+        "" if cell is None else f" A stack is as wide as the widest of its batches: it computes {cell['median']:.3g} times the positions."
+    )
 
 
 def headline(table: pd.DataFrame) -> str:

@@ -89,8 +89,16 @@ def load_stage(loaded: LoadedModel, store: Store, key: str, *, merge: bool = Fal
         return loaded.model
     folder = store.folder(key) / "adapter"
     _require_done(store, key)
-    model = models.load_adapter(_fresh(loaded.model, share=is_lora(folder)), folder, trainable=False).eval()
+    model = models.load_adapter(fresh(loaded.model, share=is_lora(folder)), folder, trainable=False).eval()
     return models.merged(model).eval() if merge else model
+
+
+def fresh(model: Any, *, share: bool) -> Any:
+    """Returns a copy of the base model for an adapter to change; `share`: with the same weights in memory, which LoRA never writes."""
+    memo: dict[int, Any] = {}
+    if share:
+        memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, memo)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -101,7 +109,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
             raise did_you_mean("dtype", name, ["auto", *valid])
         return valid[name]
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = any(getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
     return torch.bfloat16 if native else torch.float32
@@ -148,14 +156,6 @@ def is_lora(folder: Path) -> bool:
 def _require_done(store: Store, key: str) -> None:
     if not store.is_done(key):
         raise UsageError(f"{store.folder(key)} holds no finished stage; run the same command again to train it")
-
-
-def _fresh(model: Any, *, share: bool) -> Any:
-    """Returns a copy of the base model for an adapter to change; `share`: with the same weights in memory, which LoRA never writes."""
-    memo: dict[int, Any] = {}
-    if share:
-        memo = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, memo)
 
 
 def _seed(*parts: Any) -> int:
@@ -267,6 +267,7 @@ class Training:
     def _log(self, rate: float, norm: Tensor, on_progress: Callable[[dict], None]) -> None:
         state = self.state
         mean = self.running.item() / (state.step - (state.lines[-1]["step"] if state.lines else 0))
+        state.seconds = time.perf_counter() - self.began  # not before: a GPU goes on after it was asked, and `item` waits for it
         if not math.isfinite(mean):
             raise UsageError(
                 f"the loss of {self.stage.name} is {mean} by step {state.step}; lower lr (now {self.settings.lr}) or raise warmup"
@@ -296,7 +297,7 @@ class Training:
 
     def _build(self) -> Any:
         settings, tokenizer = self.settings, self.loaded.tokenizer
-        base = _fresh(self.loaded.model, share=settings.method == "lora")
+        base = fresh(self.loaded.model, share=settings.method == "lora")
         if settings.method == "full":
             base = base.float()
         if self.parent is None:
