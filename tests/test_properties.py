@@ -303,7 +303,10 @@ def test_wilson_rises_with_the_share_narrows_with_n_and_mirrors(counts: list[int
     assert narrow < wide
     mirrored = intervals.wilson(1 - k / n, n)
     assert mirrored == pytest.approx((1 - high, 1 - low))
-    assert intervals.newcombe(more / n, k / n, n) == pytest.approx(tuple(-x for x in intervals.newcombe(k / n, more / n, n))[::-1])
+    for both in (max(0, k + more - n) / n, k * more / n**2, k / n):  # as few right in both as can be, by chance, as many
+        found = intervals.newcombe(more / n, k / n, both, n)
+        assert found == pytest.approx(tuple(-x for x in intervals.newcombe(k / n, more / n, both, n))[::-1])
+        assert -1 <= found[0] <= (more - k) / n <= found[1] <= 1
 
 
 @repeatable(100)
