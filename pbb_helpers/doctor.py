@@ -251,8 +251,9 @@ def _runs(runs: list[RunResult], out: Path, reports: Path) -> Iterator[Finding]:
         yield Finding("problem", "reports", text, functools.partial(render_all, out, reports))
     else:
         yield Finding("ok", "reports", f"{len(shown)} up to date in {reports}/")
-    places = (".*.tmp", "[!s]*/**/.*.tmp", f"store/{NOTES}/.*.tmp")
-    if left := [path for folder in (out, reports) for place in places for path in folder.glob(place) if _orphan(path)]:
+    stages = [path for path in (out / "store").glob("*") if path.name != NOTES]  # these were looked at with the store
+    found = {path for folder in (out, reports) for path in folder.rglob(".*.tmp") if _orphan(path)}
+    if left := sorted(path for path in found if not any(map(path.is_relative_to, stages))):
         text = f"{len(left)} temporary files of killed processes ({_names(left)}); --fix removes them"
         yield Finding("problem", "runs and reports", text, functools.partial(_remove, left))
 
@@ -267,7 +268,7 @@ def _correct(run: RunResult) -> None:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        path.unlink()
+        path.unlink(missing_ok=True)  # another process may tidy up as well
 
 
 def _orphan(path: Path) -> bool:

@@ -23,16 +23,31 @@ from pathlib import Path
 import faults
 from faults import forked
 
-KINDS = (
-    "signal while training",
-    "signal while answering",
-    "signal while rendering a report",
-    "full disk",
-    "damaged or foreign file",
-    "foreign folder, whole in itself",
-    "two processes on one store",
-    "clock that jumps",
-)
+KINDS = {
+    "signal while training": (4, 3),
+    "signal while answering": (3, 3),
+    "signal while rendering a report": (3, 4),
+    "full disk": (3, 3),
+    "damaged or foreign file": (8, 12),
+    "foreign folder, whole in itself": (1, 2),
+    "two processes on one store": (1, 2),
+    "clock that jumps": (1, 2),
+}
+"""Their shares of a campaign, and the fewest of each: as many as it takes for every signal, every file with every harm, and both of two."""
+FILES = ("*/adapter/*", "*/*.json*", "*/rows/*/*")
+"""What of a finished store is damaged."""
+TRIES = 20
+"""How often a fault is drawn until it is one: a signal may come too late, and a damage do no harm."""
+
+
+Fault = tuple[str, str | None]
+"""What it was, and what was wrong afterwards."""
+
+
+def wanted(kind: str, count: int) -> int:
+    """Returns how many faults of a kind are injected in a campaign of about `count`."""
+    share, fewest = KINDS[kind]
+    return max(fewest, round(count * share / sum(share for share, _ in KINDS.values())))
 
 
 def experiment(model: str):
@@ -165,41 +180,38 @@ class Campaign:
     # --- faults -------------------------------------------------------------------------------------------------------------
 
     def run(self, count: int) -> Iterator[dict]:
-        """Yields a line per fault, `count` or a few more in all, every kind at least once."""
-        shares = (4, 3, 3, 3, 8, 1, 1, 1)
-        for kind, share, inject in zip(
-            KINDS, shares,
-            (self.training, self.answers, self.rendering, self.disk, self.damage, self.foreign_folder, self.two, self.clock),
-            strict=True,
-        ):  # fmt: skip
-            for self.number in range(max(3 if share > 1 else 2, round(count * share / sum(shares)))):
+        """Yields a line per fault that was one, as many of each kind as `wanted`."""
+        methods = (self.training, self.answers, self.rendering, self.disk, self.damage, self.foreign_folder, self.two, self.clock)
+        for kind, inject in zip(KINDS, methods, strict=True):
+            for self.number in range(wanted(kind, count)):
                 began = time.perf_counter()
-                what, bad = inject()
+                tries = (inject() for _ in range(TRIES))
+                what, bad = next(filter(None, tries), ("nothing", f"no fault in {TRIES} tries"))
                 yield {"kind": kind, "what": what, "bad": bad, "seconds": round(time.perf_counter() - began, 2)}
 
-    def training(self) -> tuple[str, str | None]:
+    def training(self) -> Fault | None:
         """A signal at a random moment or write, from an empty store."""
         return self.interrupted(lambda: shutil.rmtree(self.root, ignore_errors=True), self.seconds - self.answering, 40)
 
-    def answers(self) -> tuple[str, str | None]:
+    def answers(self) -> Fault | None:
         """A signal at a random moment or write while the trained model answers."""
         return self.interrupted(self.trained_copy, self.answering, 12)
 
-    def interrupted(self, prepare: Callable[[], object], seconds: float, writes: int) -> tuple[str, str | None]:
+    def interrupted(self, prepare: Callable[[], object], seconds: float, writes: int) -> Fault | None:
         number = faults.SIGNALS[self.number % 3]
         name = signal.Signals(number).name
-        status = 0
-        while status == 0:  # else it had ended before the signal came: no fault
-            prepare()
-            before = self.finished(self.root)
-            if self.number % 2:
-                point = self.draws.randrange(1, writes)
-                what = f"{name} at fsync {point}"
-                status, err = forked(functools.partial(self.killed_at, point, number))
-            else:
-                after = self.draws.uniform(0.02, 0.9) * seconds
-                what = f"{name} after {after:.2f} s"
-                status, err = forked(lambda: self.everything(self.root), number=number, after=after)
+        prepare()
+        before = self.finished(self.root)
+        if self.number % 2:
+            point = self.draws.randrange(1, writes)
+            what = f"{name} at fsync {point}"
+            status, err = forked(functools.partial(self.killed_at, point, number))
+        else:
+            after = self.draws.uniform(0.02, 0.9) * seconds
+            what = f"{name} after {after:.2f} s"
+            status, err = forked(lambda: self.everything(self.root), number=number, after=after)
+        if status == 0:  # it had ended before the signal came
+            return None
         if status != (130 if number == signal.SIGINT else -number):
             return what, f"ended with {status}, not by the signal: {err[-1500:]}"
         return what, self.check(before)
@@ -208,7 +220,7 @@ class Campaign:
         faults.kill_at_fsync(point, number)
         self.everything(self.root)
 
-    def disk(self) -> tuple[str, str | None]:
+    def disk(self) -> Fault:
         """No space from a random write on: injected, and on a real small file system where mounting is allowed."""
         from_start = self.number % 2
         shutil.rmtree(self.root, ignore_errors=True) if from_start else self.trained_copy()
@@ -230,28 +242,30 @@ class Campaign:
     def resize(self, size: int) -> None:
         subprocess.run(["mount", "-o", f"remount,size={size}", str(self.root.parent)], check=True)
 
-    def damage(self) -> tuple[str, str | None]:
-        """One file of a finished or unfinished store is cut, has a bit turned, or is something else."""
+    def damage(self) -> Fault | None:
+        """One file of a finished or, every fourth time, unfinished store is cut, has a bit turned, or is something else: each harm to each."""
         from pbb_helpers.training.store import NOTES, Store, note_damage
 
         halfway = self.number % 4 == 3
         self.copy(self.halfway if halfway else self.reference, self.root)
-        patterns = ("*/checkpoint-*/*",) if halfway else ("*/adapter/*", "*/*.json*", "*/rows/*/*")
-        files = sorted(path for pattern in (patterns[self.number % len(patterns)],) for path in self.root.glob(pattern) if path.is_file())
-        path, harm = self.draws.choice(files), faults.HARMS[self.number % 3 if not halfway else self.draws.randrange(3)]
+        number = self.number // 4 if halfway else self.number - self.number // 4
+        pattern = "*/checkpoint-*/*" if halfway else FILES[number % 3]
+        harm = faults.HARMS[number % 3 if halfway else number // 3 % 3]
+        path = self.draws.choice(sorted(path for path in self.root.glob(pattern) if path.is_file()))
         old, before = path.read_bytes(), self.finished(self.root)
         harm(path, self.draws)
-        what = f"{harm.__name__} {path.relative_to(self.root).as_posix()}"
+        what = f"{harm.__name__} {pattern}: {path.relative_to(self.root).as_posix()}"
         if path.read_bytes() == old:
-            return what + " (the same bytes)", None
+            return None
         # What lies below rows/ is an answer's folder; else the stage's.
         parts = path.relative_to(self.root).parts
         folder = "/".join(parts[:3] if parts[1] == "rows" else parts[:2] if halfway else parts[:1])
         damage = note_damage(path) if folder == NOTES else Store(self.root).damage(self.root / folder)
         harmless = damage is None  # a blank in a manifest that became another, or the end of a note's line cut off
-        return what, self.check(before, gone=folder, says="" if harmless else "is damaged")
+        bad = self.check(before, gone=folder, says="" if harmless else "is damaged")
+        return None if harmless and bad is None else (what, bad)
 
-    def foreign_folder(self) -> tuple[str, str | None]:
+    def foreign_folder(self) -> Fault:
         """A checkpoint or answers of something else, with a manifest that fits them."""
         if self.number % 2:
             self.copy(self.reference, self.root)
@@ -279,7 +293,7 @@ class Campaign:
         save_file({name: tensor * 2 for name, tensor in weights.items()}, other / "state.safetensors")
         write_manifest(other, [path for path in sorted(other.iterdir())], "0123456789abcdef/checkpoint-2")
 
-    def two(self) -> tuple[str, str | None]:
+    def two(self) -> Fault | None:
         """Two processes on one store; every second time one of them is killed."""
         shutil.rmtree(self.root, ignore_errors=True)
         log = self.folder / "trainings"
@@ -305,16 +319,16 @@ class Campaign:
         status, err = forked(work, number=signal.SIGKILL, after=after)
         other = faults._wait(pid, 300)
         what = "two at once" + (f", one killed after {after:.2f} s" if after else "")
-        if after and status == 0:
-            what += ", which had ended by then"  # on a machine that is less busy than when the time was taken: two at once all the same
         if other != 0 or status not in ((0,) if after is None else (0, -signal.SIGKILL)):
             return what, f"ended with {other} and {status}: {err[-1500:]}"
+        if after and status == 0:  # it had ended before the signal came
+            return None
         if self.table_of(self.root) != self.table:
             return what, "another table"
         keys = log.read_text().split()
         return what, f"trained {keys}" if len(keys) != len(set(keys)) else self.check(self.finished(self.root))
 
-    def clock(self) -> tuple[str, str | None]:
+    def clock(self) -> Fault:
         """The clock jumps by up to ten years in both directions while it runs; it is killed, and its files are from another time."""
         shutil.rmtree(self.root, ignore_errors=True)
         real, jumps = time.time, random.Random(self.draws.random())
@@ -336,7 +350,7 @@ class Campaign:
 
     # --- reports ------------------------------------------------------------------------------------------------------------
 
-    def rendering(self) -> tuple[str, str | None]:
+    def rendering(self) -> Fault | None:
         """A signal or a full disk at a random moment of rendering: a page is whole or not there."""
         from pbb_helpers.sharing.report_index import render_all
 
@@ -350,19 +364,19 @@ class Campaign:
         whole = {path.relative_to(self.folder / "pages"): path.read_bytes() for path in (self.folder / "pages").rglob("*.html")}
         if self.number % 4 == 3:
             point = self.draws.randrange(1, 11)
-            what, wanted = f"ENOSPC from fsync {point} on", 2
+            what, expected = f"ENOSPC from fsync {point} on", 2
             status, err = forked(lambda: (faults.at_fsync(point, faults.full_disk), render_all(runs, reports)))
             if "no space left on the disk" not in err:
                 return what, err[-1500:]
         else:
-            number, status = faults.SIGNALS[self.number % 4], 0
-            wanted = 130 if number == signal.SIGINT else -number
-            while status == 0:
-                shutil.rmtree(reports, ignore_errors=True)
-                after = self.draws.uniform(0.02, 0.9) * self.render_seconds
-                what = f"{signal.Signals(number).name} after {after:.2f} s"
-                status, err = forked(lambda: render_all(runs, reports), number=number, after=after)
-        if status != wanted:
+            number = faults.SIGNALS[self.number % 4]
+            expected = 130 if number == signal.SIGINT else -number
+            after = self.draws.uniform(0.02, 0.9) * self.render_seconds
+            what = f"{signal.Signals(number).name} after {after:.2f} s"
+            status, err = forked(lambda: render_all(runs, reports), number=number, after=after)
+            if status == 0:  # it had ended before the signal came
+                return None
+        if status != expected:
             return what, f"ended with {status}: {err[-1500:]}"
         if wrong := [path for path in reports.rglob("*.html") if path.read_bytes() != whole[path.relative_to(reports)]]:
             return what, f"half a page, or another: {wrong}"

@@ -14,13 +14,17 @@ import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 
+import numpy as np
+
 from pbb_helpers import markup
-from pbb_helpers.data.documents import MODES
+from pbb_helpers.data.descriptions import canonical, describe
+from pbb_helpers.data.documents import EVERY_MODE
+from pbb_helpers.families import FAMILIES
 from pbb_helpers.parameters import check, parse, parse_cell, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.runner import parameters_key
 from pbb_helpers.sharing import report
-from pbb_helpers.training.evaluate import parse_answer
+from pbb_helpers.training.evaluate import INTEGER, TEXT, parse_answer
 
 CHARACTERS = [*"0123456789+-._eEjxX()[]{}<>'\"\\/&#;:=,|*@!%$ \t\n\r", "\0", "\x1b", "\x85", "\x9b", "\xa0", "\xad", "\u0663", "\u2028",
               "\u202e", "\u200b", "\ufeff", "\uff15", "\ud800", "\udcff", "\U0001f642", "\U000e0041", "é", "中", "אב"]  # fmt: skip
@@ -41,6 +45,10 @@ ANSWERS = [
     "end",
     "True",
     "None",
+    "HELLO",
+    "return HELLO",
+    "Return x.",
+    "takes a number x. ",
 ]
 VALUES = ["1", "-1", "1.5", "1e999", "nan", "inf", "True", "none", "null", "[]", "[1, 2]", "(1,)", "{}", "{1: 2, 'a': 3}", "{1, 2}", "b'a'", "1j", "...",
           "'a'", "f''", "0x" + "f" * 5000, "9" * 5000, "[" * 300, "-" * 3000, "int", "lambda: 0", "__import__('os')", "[1j]", "[b'a']", "{(1, 2): 3}"]  # fmt: skip
@@ -79,16 +87,33 @@ def draw(random_: random.Random, *parts: list[str], longest: int = 12) -> str:
 
 
 def answer(random_: random.Random) -> str:
-    """Fuzzes `parse_answer` once: an integer as Python prints it that stands in the text, or None, and written out it is read back."""
-    text, mode = draw(random_, ANSWERS, ANSWERS), random_.choice(MODES)
-    found = parse_answer(mode, text)
+    """Fuzzes `parse_answer` once: an output as Python prints it that stands in the text, or None, and written out it is read back."""
+    text, mode = draw(random_, ANSWERS, ANSWERS), random_.choice(EVERY_MODE)
+    if mode == "description":
+        return said(random_, text)
+    number = random_.randint(-(10 ** random_.randint(0, 30)), 10 ** random_.randint(0, 30))
+    letters = "".join(random_.choices("ABCXYZ", k=random_.randint(1, 9)))
+    output, gold = random_.choice([(INTEGER, str(number)), (TEXT, letters)])
+    found = parse_answer(mode, text, output)
     if mode == "source":
         assert found == (text.rstrip() or None)
         return text
-    assert found is None or (re.fullmatch("0|-?[1-9][0-9]*", found) and found in text)
-    number = random_.randint(-(10 ** random_.randint(0, 30)), 10 ** random_.randint(0, 30))
-    written = f"{number}" if mode.endswith("direct") else f"{text}\nreturn {number}"
-    assert parse_answer(mode, written) == str(number)
+    assert found is None or (re.fullmatch("0|-?[1-9][0-9]*" if output == INTEGER else "[A-Z]+", found) and found in text)
+    written = gold if mode.endswith("direct") else f"{text}\nreturn {gold}"
+    assert parse_answer(mode, written, output) == gold
+    return text
+
+
+def said(random_: random.Random, noise: str) -> str:
+    """Fuzzes the reading of a description: of words that say a program its source, and of words that say none, or a text beside them, None."""
+    family = FAMILIES[random_.choice(sorted(FAMILIES))]()
+    program = family.sketch(random_.choice(["zibble", "quorn"]), np.random.default_rng(random_.getrandbits(40)))
+    words = describe(program, random_.getrandbits(20))
+    assert parse_answer("description", words) == canonical(program.source), words
+    place, end = sorted(random_.choices(range(len(words) + 1), k=2))
+    text = words[:place] + noise + words[random_.choice([place, end]) :]
+    found = parse_answer("description", text)
+    assert found is None or canonical(found) == found, (text, found)
     return text
 
 

@@ -510,9 +510,9 @@ def test_numbers_that_make_no_sense_are_refused(numbers):
         draw_dataset(family("arithmetic"), **{"n_with_io": 4, "n_without_io": 2, "n_eval_inputs": 5, "seed": 0, **numbers})
 
 
-@pytest.mark.parametrize("wrong", [{"stage1_steps": 0}, {"stage2_steps": -1}, {"stage1": TrainSettings(batch_size=0)}])
+@pytest.mark.parametrize("wrong", [{"stage1_steps": 0}, {"stage2_steps": -1}])
 def test_a_budget_of_nothing_is_refused(wrong):
-    with pytest.raises(UsageError, match="give at least 1 of each"):
+    with pytest.raises(UsageError, match="give at least 1$"):
         Budget(**wrong)
 
 

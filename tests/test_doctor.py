@@ -78,6 +78,11 @@ def flip(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3] + b"?\n")
 
 
+def leave(path: str) -> None:
+    Path(path).parent.mkdir(exist_ok=True, parents=True)
+    Path(path).write_text("half")
+
+
 STAGE, STATE = f"runs/store/{KEY[:16]}", f"runs/store/{'cd' * 8}/checkpoint-5/state"
 RUN, NOTE = "runs/one/0123456789ab", f"runs/store/.known/{RECIPE[:16]}.json"
 DEAD = {"status": "running", "host": platform.node(), "pid": 2**22 + 1, "pid_started": 1.0}
@@ -96,13 +101,17 @@ DEAD = {"status": "running", "host": platform.node(), "pid": 2**22 + 1, "pid_sta
         (lambda: Path(STAGE, ".config.json.4194399.tmp").write_text("half"), "1 temporary files of killed processes", None),
         (lambda: Path(STAGE, "rows/.x.4194399.new.tmp").mkdir(), "1 temporary files of killed processes", None),
         (lambda: Path("reports/.index.html.4194399.tmp").write_text("half"), "1 temporary files of killed processes", None),
+        (lambda: leave("runs/story/0123456789ab/.run.json.4194399.tmp"), "1 temporary files of killed processes", None),
+        (lambda: leave("reports/scaling/.0123456789ab.html.4194399.tmp"), "1 temporary files of killed processes", None),
+        (lambda: leave("runs/store/.known/.x.json.4194399.tmp"), "1 temporary files of killed processes", None),
         (lambda: flip(Path(RUN, "run.json")), "one/0123456789ab is damaged: run.json", f"{RUN}.damaged"),
         (lambda: Path(RUN, "run.json").write_text("[]"), "run.json a JSON list and not an object", f"{RUN}.damaged"),
         (lambda: Path(RUN, "one.ipynb").unlink(), "one.ipynb is missing", f"{RUN}.damaged"),
         (lambda: Path("reports/one/0123456789ab.html").unlink(), "1 of 2 are missing", "reports/one/0123456789ab.html"),
         (lambda: Path(RUN, "headline.txt").write_text("3 of 4"), "1 of 2 are missing or older", "reports/one/0123456789ab.html"),
     ],
-    ids=["adapter", "manifest", "metrics", "answers", "note", "foreign note", "checkpoint", "temporary file", "temporary folder", "half a page", "record", "foreign record",
+    ids=["adapter", "manifest", "metrics", "answers", "note", "foreign note", "checkpoint", "temporary file", "temporary folder", "half a page", "half a record",
+         "half a report", "half a note", "record", "foreign record",
          "no notebook", "no report", "old report"],
 )  # fmt: skip
 def test_damage_is_found_and_put_right(project, capsys, monkeypatch, plant, says, after):
@@ -132,6 +141,10 @@ def test_a_record_of_a_process_that_is_gone_is_corrected(project, capsys, monkey
     assert pbb_doctor(capsys, monkeypatch, "--fix")[0] == 0
     assert json.loads(path.read_text())["status"] == read_run(path.parent)["status"] == "killed"
     assert pbb_doctor(capsys, monkeypatch)[0] == 0
+
+
+def test_what_somebody_else_removed_meanwhile_is_no_error(tmp_path):
+    doctor._remove([tmp_path / ".index.html.4194399.tmp"])
 
 
 def test_what_a_process_works_on_is_left_alone(project, capsys, monkeypatch):

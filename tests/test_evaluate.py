@@ -300,14 +300,35 @@ def test_batches_answer_as_one_by_one(loaded, attention, batch_size, monkeypatch
     assert ev.generate(loaded.model, loaded.tokenizer, prompts, max_new_tokens=30) == [answer.text for answer in got]
 
 
-def test_padding_does_not_shift_absolute_positions(tiny_llama, monkeypatch):
-    """Rotary positions hide a shift, since only distances count there; learnt absolute ones do not."""
+def tiny_gpt2(loaded, context: int):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    monkeypatch.setattr(ev, "_text", lambda tokenizer, ids: str(ids))
     torch.manual_seed(0)
-    shape = {"vocab_size": len(tiny_llama.tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
-    model = GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.3, eos_token_id=1, bos_token_id=0)).eval()
+    shape = {"vocab_size": len(loaded.tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": context}
+    return GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.3, eos_token_id=1, bos_token_id=0)).eval()
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_long_prompt_takes_no_room_from_other_answers(tiny_folder, architecture, batch_size, monkeypatch):
+    """Not even a prompt that fills the context but for one token: rows beside it would be cut off, and count as wrong."""
+    monkeypatch.setattr(ev, "_text", lambda tokenizer, ids: str(ids))
+    loaded = models.load(str(tiny_folder("llama", max_position_embeddings=40)), device="cpu")
+    model = tiny_gpt2(loaded, 40) if architecture == "gpt2" else loaded.model
+    lengths = [39, *range(3, 39, 2)]
+    prompts = [[5 + (i * n) % 30 for i in range(n)] for n in lengths]
+    got = ev.complete(model, loaded.tokenizer, prompts, max_new_tokens=25, batch_size=batch_size)
+    ends = ev.end_tokens(model, loaded.tokenizer)
+    for prompt, answer in zip(prompts, got, strict=True):
+        ids = one_by_one(model, prompt, ends, min(25, 40 - len(prompt)))
+        assert answer == ev.Generation(str(ids[:-1] if ids[-1] in ends else ids), ids[-1] in ends), len(prompt)
+    assert sum(not answer.finished for answer in got) > 10, "the test wants answers that are cut off at many lengths"
+
+
+def test_padding_does_not_shift_absolute_positions(tiny_llama, monkeypatch):
+    """Rotary positions hide a shift, since only distances count there; learnt absolute ones do not."""
+    monkeypatch.setattr(ev, "_text", lambda tokenizer, ids: str(ids))
+    model = tiny_gpt2(tiny_llama, 128)
     prompts = [models.encode_prompt(tiny_llama.tokenizer, prompt) for prompt in PROMPTS]
     for prompt, text in zip(prompts, ev.generate(model, tiny_llama.tokenizer, prompts, max_new_tokens=12), strict=True):
         ids = one_by_one(model, prompt, [1], 12)
@@ -342,7 +363,7 @@ def test_rows_of_the_model_that_are_no_tokens_are_never_written(tiny_llama):
     tiny_llama.model.resize_token_embeddings(size + 5, mean_resizing=False)
     with torch.no_grad():
         tiny_llama.model.lm_head.weight[size:] = 100 * tiny_llama.model.lm_head.weight[:5]
-    written = ev._decode_batch(tiny_llama.model, [[9, 8, 7], [5]], 20, [1], 1, size)
+    written = ev._decode_batch(tiny_llama.model, [[9, 8, 7], [5]], [20, 20], [1], 1, size)
     assert max(map(max, written)) < size
     assert [ev._text(tiny_llama.tokenizer, ids) for ids in written] == ev.generate(
         tiny_llama.model, tiny_llama.tokenizer, [[9, 8, 7], [5]], max_new_tokens=20

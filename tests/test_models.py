@@ -15,6 +15,7 @@ import torch
 from conftest import NAMES, save_tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import load_file, save_file
 
 from pbb_helpers.data.documents import Example
@@ -80,6 +81,14 @@ def test_the_key_follows_the_files_and_not_their_place(tiny_folder, damaged):
     weights["model.norm.weight"][0] += 1
     save_file(weights, damaged / "model.safetensors", {"format": "pt"})
     assert models.load(str(damaged), device="cpu").key != key
+
+
+def test_a_base_of_other_weights_in_memory_has_another_key(tiny_folder):
+    """Else what was trained on weights in bfloat16 would pass for what was trained on them in float32."""
+    folder = str(tiny_folder("llama"))
+    keys = [models.load(folder, device="cpu", dtype=dtype).key for dtype in (torch.float32, torch.bfloat16, torch.float16)]
+    assert keys[0] == models.load(folder, device="cpu").key == model_files.hash_files(Path(folder))
+    assert len(set(keys)) == 3
 
 
 def test_a_shipped_model_is_found_by_name(tiny_folder, tmp_path, monkeypatch):
@@ -465,6 +474,26 @@ def test_merging_leaves_the_original_untouched(loaded):
     assert torch.allclose(logits(plain, loaded), logits(adapted, loaded), atol=1e-4)
     assert all(torch.equal(p, before[name]) for name, p in adapted.named_parameters())
     assert models.merged(plain) is plain
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_merging_into_a_bfloat16_base_rounds_once(tiny_folder, architecture):
+    """Of weights as they are, in float32, plus BA: rounding either before the sum would lose much of a small BA."""
+    loaded = models.load(str(tiny_folder(architecture)), device="cpu", dtype=torch.bfloat16)
+    adapted = models.add_adapter(loaded.model, SETTINGS, ["zibble"], loaded.tokenizer)
+    generator = torch.Generator().manual_seed(0)
+    expected = {}
+    for name, layer in adapted.named_modules():
+        if isinstance(layer, LoraLinear):
+            a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            b.data = 0.1 * torch.randn(b.shape, generator=generator)
+            assert a.dtype == b.dtype == torch.float32, "the adapters are"
+            place = name.removeprefix("base_model.model.") + ".weight"
+            expected[place] = (layer.base_layer.weight.float() + layer.scaling["default"] * (b @ a)).to(torch.bfloat16)
+    plain = models.merged(adapted)
+    weights = dict(plain.named_parameters())
+    assert len(expected) == 14 and all(torch.equal(weights[name], weight) for name, weight in expected.items())
+    assert {p.dtype for p in plain.parameters()} == {torch.bfloat16} and plain.model.rotary_emb.inv_freq.dtype == torch.float32
 
 
 def test_a_second_adapter_on_the_same_model_is_refused(loaded):

@@ -63,6 +63,27 @@ def test_the_gate_stops_what_is_not_the_same_work(task, monkeypatch):
         gate.gate(task)
 
 
+def test_the_gate_stops_a_gradient_that_is_another(task, monkeypatch):
+    """In a single tensor, by a thousandth, while the loss is the same."""
+    prepare = peers.BareLoop.prepare
+
+    def scaled(arm):
+        prepare(arm)
+        next(p for name, p in arm.model.named_parameters() if "lora_A" in name).register_hook(lambda gradient: 1.001 * gradient)
+
+    monkeypatch.setattr(peers.BareLoop, "prepare", scaled)
+    with pytest.raises(UsageError, match=r"bare loop and ours differ in gradients of the first step by 0.001 \(tolerance 0.0001\)"):
+        gate.gate(task)
+
+
+def test_the_gate_stops_a_training_that_is_another(task, monkeypatch):
+    """At another rate, which the first step, before it is taken, does not show."""
+    rate = peers.learning_rate
+    monkeypatch.setattr(peers, "learning_rate", lambda *step: 1.05 * rate(*step))
+    with pytest.raises(UsageError, match="bare loop and ours differ in loss after training by .* their times can't be compared"):
+        gate.gate(task)
+
+
 @pytest.mark.skipif(not peers.trl_installed(), reason="the extra trl is not installed")
 def test_trl_masks_the_same_tokens_when_it_tokenises_itself(task):
     """Prompt and completion as text, through TRL's own preparation: loss on the completion with its end token, nowhere else."""

@@ -7,8 +7,9 @@ import torch
 
 from pbb_helpers.data.settings import TrainSettings
 from pbb_helpers.training import models
-from pbb_helpers.training.batches import collate, pack
+from pbb_helpers.training.batches import collate, pack, side_by_side
 from pbb_helpers.training.loss import loss
+from pbb_helpers.training.parallel import part
 
 
 def encoded(n: int) -> list[tuple[list[int], list[int]]]:
@@ -32,6 +33,14 @@ def test_every_example_is_packed_once_into_rows_that_hold_it():
     assert batch.input_ids.shape[1] == 60, "an example longer than a row has one of its own"
     assert sorted(batch.targets.tolist()) == sorted(collate(rows).targets.tolist())
     assert batch.tokens == collate(rows).tokens and len(batch) < len(rows) / 2
+
+
+def test_packed_rows_are_refused_where_their_positions_would_be_lost():
+    packed, plain = pack(encoded(4), 40), collate(encoded(4))
+    for use in (lambda: part(packed, 0, 2), lambda: side_by_side([plain, packed])):
+        with pytest.raises(ValueError, match="a batch of packed rows can be neither parted"):
+            use()
+    assert len(part(plain, 0, 2)) == 2 and len(side_by_side([plain, plain])) == 8
 
 
 def gradients(model, batch) -> tuple[float, dict[str, torch.Tensor]]:

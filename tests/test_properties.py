@@ -20,7 +20,16 @@ from pbb_helpers.analysis import intervals
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.conditions import CONDITIONS
 from pbb_helpers.data.datasets import Dataset, draw_dataset
-from pbb_helpers.data.documents import CALL_TEMPLATES, MODES, SOURCE_TEMPLATES, Example, call_document, chain_of_thought, source_document
+from pbb_helpers.data.documents import (
+    CALL_TEMPLATES,
+    EVERY_MODE,
+    SOURCE_TEMPLATES,
+    Example,
+    call_document,
+    chain_of_thought,
+    source_document,
+    way_of_answering,
+)
 from pbb_helpers.data.leaks import LeakError, leak_check
 from pbb_helpers.data.settings import Stage, TrainSettings
 from pbb_helpers.data.specs import StageSpec
@@ -30,7 +39,7 @@ from pbb_helpers.families.names import made_up_names
 from pbb_helpers.parameters import Parameter, parse, parse_cell, resolve
 from pbb_helpers.programs import Program, UsageError, arguments, behaviour, family
 from pbb_helpers.running.engine import Literals
-from pbb_helpers.training.evaluate import Generation, parse_answer, score
+from pbb_helpers.training.evaluate import INTEGER, TEXT, Generation, parse_answer, score
 from pbb_helpers.training.store import digest
 
 
@@ -39,7 +48,7 @@ def repeatable(examples: int) -> settings:
     return settings(max_examples=examples, derandomize=True, deadline=None, database=None)
 
 
-ANSWER_MODES = [mode for mode in MODES if mode != "source"]
+ANSWER_MODES = [mode for mode in EVERY_MODE if mode not in ("source", "description")]
 INPUTS = family("arithmetic").inputs()
 seeds = st.integers(0, 2**40)
 names = st.sampled_from(made_up_names())
@@ -101,7 +110,7 @@ def test_the_gold_completion_scores_and_a_changed_one_does_not(program: Program,
     cut = example.completion[: data.draw(st.integers(0, len(example.completion) - 1))]
     row = score(example, Generation(cut, finished=True))
     assert row["correct"] == (row["answer"] == example.answer) and (mode.endswith("direct") or not row["correct"])
-    if mode.endswith("recall"):
+    if way_of_answering(mode)[0] == "recall":
         assert example.completion == f"{program.source}\n{chain_of_thought(program, x)}"
 
 
@@ -115,10 +124,11 @@ def test_a_source_is_recalled_to_the_letter_or_not_at_all(program: Program, temp
 
 
 @repeatable(300)
-@given(text=st.text(max_size=60), mode=st.sampled_from(MODES))
-def test_any_text_at_all_is_parsed_without_an_error(text: str, mode: str) -> None:
-    found = parse_answer(mode, text)
-    assert found is None or mode == "source" or (found.isascii() and str(int(found)) == found)
+@given(text=st.text(max_size=60), mode=st.sampled_from(EVERY_MODE), output=st.sampled_from([INTEGER, TEXT]))
+def test_any_text_at_all_is_parsed_without_an_error(text: str, mode: str, output: str) -> None:
+    found = parse_answer(mode, text, output)
+    if found is not None and mode != "source":
+        assert found.isascii() and (str(int(found)) == found if output == INTEGER else found.isalpha() and found.isupper())
 
 
 @repeatable(100)
@@ -293,7 +303,10 @@ def test_wilson_rises_with_the_share_narrows_with_n_and_mirrors(counts: list[int
     assert narrow < wide
     mirrored = intervals.wilson(1 - k / n, n)
     assert mirrored == pytest.approx((1 - high, 1 - low))
-    assert intervals.newcombe(more / n, k / n, n) == pytest.approx(tuple(-x for x in intervals.newcombe(k / n, more / n, n))[::-1])
+    for both in (max(0, k + more - n) / n, k * more / n**2, k / n):  # as few right in both as can be, by chance, as many
+        found = intervals.newcombe(more / n, k / n, both, n)
+        assert found == pytest.approx(tuple(-x for x in intervals.newcombe(k / n, more / n, both, n))[::-1])
+        assert -1 <= found[0] <= (more - k) / n <= found[1] <= 1
 
 
 @repeatable(100)

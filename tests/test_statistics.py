@@ -51,9 +51,12 @@ def test_wilson_is_that_of_the_literature() -> None:
 
 
 def test_newcombe_is_that_of_the_literature() -> None:
-    # Newcombe 1998, Statistics in Medicine 17, 873, table II, method 10: 9/10 against 3/10, and 10/10 against 0/10.
-    assert intervals.newcombe(0.9, 0.3, 10) == pytest.approx((0.1705, 0.8090), abs=1e-4)
-    assert intervals.newcombe(1.0, 0.0, 10) == pytest.approx((0.6075, 1.0), abs=1e-4)
+    # Independent samples, Newcombe 1998, Statistics in Medicine 17, 873, table II, method 10: 9/10 against 3/10, and 10/10 against 0/10.
+    assert intervals.newcombe(0.9, 0.3, 0.27, 10) == pytest.approx((0.1705, 0.8090), abs=1e-4)
+    assert intervals.newcombe(1.0, 0.0, 0.0, 10) == pytest.approx((0.6075, 1.0), abs=1e-4)
+    # Paired, Newcombe 1998, Statistics in Medicine 17, 2635, table III, method 10: of 50 units 20 in both, 12 and 2 in one of them, 16 in neither.
+    # Without the correction of phi, method 8, it would be 0.0618 to 0.3242.
+    assert intervals.newcombe(32 / 50, 22 / 50, 20 / 50, 50) == pytest.approx((0.0562, 0.3292), abs=1e-4)
 
 
 def test_t_interval_by_hand_and_without_a_spread() -> None:
@@ -126,13 +129,33 @@ def test_the_same_program_in_two_seeds_is_one_cluster_but_a_reused_name_is_not()
     assert twice["high"] - twice["low"] == pytest.approx((once["high"] - once["low"]) / math.sqrt(2), rel=0.12)
 
 
+@pytest.mark.parametrize("n", [15, 60])
+def test_coverage_of_paired_differences_where_few_programs_differ(n: int) -> None:
+    """Where resampling degenerates: answers that agree but for one in twenty, in programs that may be too few as well."""
+    rng, hits, narrower, tries = np.random.default_rng(2), 0, 0, 400
+    for _ in range(tries):
+        a = rng.binomial(1, 0.6, n)
+        b = np.where(rng.random(n) < 0.05, 0, a)
+        means = {"a": a.mean(), "b": b.mean(), "both": (a * b).mean()}
+        totals = (a - b)[:, None].astype(float)
+        interval = intervals.difference_interval(totals, np.ones((n, 1)), **means, n_boot=100, seed=0)
+        if interval.kind == "newcombe":
+            low, high = intervals.newcombe(a.mean(), b.mean(), a.mean() * b.mean(), n)
+            narrower += interval.high - interval.low < 0.7 * (high - low)
+        else:
+            tries -= 1
+            continue
+        hits += interval.low <= 0.03 <= interval.high
+    assert tries > 300 and 0.94 < hits / tries and narrower > 0.9 * tries
+
+
 def test_coverage_of_paired_differences() -> None:
     rng, hits = np.random.default_rng(1), 0
     for _ in range(400):
         chance = rng.beta(2, 2, 60)
         a, b = rng.binomial(1, chance), rng.binomial(1, 0.8 * chance)
         interval = intervals.difference_interval(
-            (a - b)[:, None].astype(float), np.ones((60, 1)), a=a.mean(), b=b.mean(), n_boot=400, seed=0
+            (a - b)[:, None].astype(float), np.ones((60, 1)), a=a.mean(), b=b.mean(), both=(a * b).mean(), n_boot=400, seed=0
         )
         hits += interval.low <= 0.1 <= interval.high
     assert 0.92 < hits / 400 < 0.98

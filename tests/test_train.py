@@ -338,6 +338,23 @@ def test_diverged_training_is_one_line(tiny_llama, store):
         train_stage(tiny_llama, STAGE, store=store)
 
 
+def test_a_gradient_that_is_no_number_is_one_line(tiny_llama, store, monkeypatch):
+    monkeypatch.setattr(train.nn.utils, "clip_grad_norm_", lambda *_, **__: torch.tensor(math.inf))
+    with pytest.raises(UsageError, match="norm of the gradient of stage1 is inf by step 2; lower lr"):
+        train_stage(tiny_llama, STAGE, store=store)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"rank": 0}, {"batch_size": 0}, {"batch_size": -4}, {"max_length": 0}, {"checkpoint_every": 0}, {"log_every": 0}, {"log_every": -1}, {"lr": 0.0},
+    {"lr": math.nan}, {"lr": math.inf}, {"alpha": 0}, {"dropout": 1.0}, {"dropout": -0.1}, {"warmup": 1.5}, {"warmup": -0.1}, {"weight_decay": -1.0},
+    {"clip": math.nan},
+])  # fmt: skip
+def test_settings_that_make_no_sense_are_one_line(wrong):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=f"^{name} {wrong[name]}; give "):
+        TrainSettings(**wrong)
+
+
 # --- resume -------------------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +398,32 @@ def test_resumed_equals_uninterrupted(tiny_llama, store, whole, stops):
     seen: list[dict] = []
     assert train_stage(tiny_llama, stage, store=store, on_progress=seen.append) == key
     assert len(seen) <= 5 and same(store, other, key)
+
+
+class Sometimes(torch.nn.Module):
+    """A norm with a layer behind it that only batches of a width that `n` divides use."""
+
+    def __init__(self, norm: torch.nn.Module, n: int) -> None:
+        super().__init__()
+        self.norm, self.spare, self.n = norm, torch.nn.Linear(32, 32), n
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(x)
+        return y if x.shape[1] % self.n else y + self.spare(y)
+
+
+@pytest.mark.parametrize("n", [10**6, 31], ids=["never", "later"])
+def test_a_layer_without_a_gradient_is_resumed_without_one(tiny_llama, tmp_path, n):
+    """AdamW counts the steps of each tensor from its first gradient on: that count is part of the state."""
+    torch.manual_seed(0)
+    tiny_llama.model.model.norm = Sometimes(tiny_llama.model.model.norm, n)
+    stage = replace(STAGE, settings=replace(SETTINGS, checkpoint_every=1, log_every=1))
+    whole, stopped = Store(tmp_path / "whole"), Store(tmp_path / "stopped")
+    key = train_stage(tiny_llama, stage, store=whole)
+    for step in range(2, 10):
+        with pytest.raises(Stop):
+            train_stage(tiny_llama, stage, store=stopped, on_progress=stop_at(step))
+    assert train_stage(tiny_llama, stage, store=stopped) == key and same(whole, stopped, key)
 
 
 @pytest.mark.parametrize("whole", ["lora"], indirect=True)

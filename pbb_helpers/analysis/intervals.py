@@ -81,16 +81,23 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return (0.0 if share <= 0 else centre - half), (1.0 if share >= 1 else centre + half)
 
 
-def newcombe(a: float, b: float, n: int) -> tuple[float, float]:
-    """A 95 % interval of a - b from the Wilson intervals of both, for `n` units each.
+def newcombe(a: float, b: float, both: float, n: int) -> tuple[float, float]:
+    """A 95 % interval of a - b, two shares of the same `n` units, from the Wilson intervals of both; `both`: the share right in both.
 
-    The samples are taken as independent: for paired answers, which agree more often than not, that is on the wide side.
-    Source: Newcombe 1998, Statistics in Medicine 17, 873, method 10.
+    Paired answers agree more often than chance has it, the more so the narrower; with both = a * b it is the interval for two independent samples.
+    Source: Newcombe 1998, Statistics in Medicine 17, 2635, method 10, with the continuity correction of phi.
     """
     (low_a, high_a), (low_b, high_b) = wilson(a, n), wilson(b, n)
-    low = a - b - math.hypot(a - low_a, high_b - b)
-    high = a - b + math.hypot(high_a - a, b - low_b)
-    return max(-1.0, low), min(1.0, high)
+    beyond_chance = both - a * b
+    if beyond_chance > 0:
+        beyond_chance = max(beyond_chance - 1 / (2 * n), 0.0)
+    scale = math.sqrt(max(a * (1 - a) * b * (1 - b), 0.0))
+    phi = beyond_chance / scale if scale else 0.0
+
+    def add(x: float, y: float) -> float:
+        return math.sqrt(max(x**2 - 2 * phi * x * y + y**2, 0.0))
+
+    return max(-1.0, a - b - add(a - low_a, high_b - b)), min(1.0, a - b + add(high_a - a, b - low_b))
 
 
 @functools.lru_cache(maxsize=8)
@@ -148,12 +155,13 @@ def share_interval(totals: np.ndarray, counts: np.ndarray, *, n_boot: int, seed:
     return Interval(*wilson(float(mean_of_seeds(totals.sum(axis=0), counts.sum(axis=0))), len(totals)), "wilson")
 
 
-def difference_interval(totals: np.ndarray, counts: np.ndarray, *, a: float, b: float, n_boot: int, seed: int) -> Interval:
+def difference_interval(totals: np.ndarray, counts: np.ndarray, *, a: float, b: float, both: float, n_boot: int, seed: int) -> Interval:
     """The 95 % interval of a paired difference of accuracies: cluster bootstrap of the differences, or Newcombe's where that degenerates.
 
-    `totals` are summed differences of paired answers; `a` and `b` are the two accuracies, needed by the fallback only. One program: NaN.
+    `totals` are summed differences of paired answers; `a` and `b` are the two accuracies and `both` the share right in both, needed by the
+    fallback only. One program: NaN.
     """
     if len(totals) < 2:
         return NONE
     interval = cluster_bootstrap(totals, counts, n_boot=n_boot, seed=seed)
-    return interval if interval.kind == "bootstrap" else Interval(*newcombe(a, b, len(totals)), "newcombe")
+    return interval if interval.kind == "bootstrap" else Interval(*newcombe(a, b, both, len(totals)), "newcombe")

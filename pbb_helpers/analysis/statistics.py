@@ -217,8 +217,9 @@ def paired(frame: pd.DataFrame, a: str, b: str, *, mode: str, group: str, n_boot
     pairs = question_differences(frame, a, b, mode=mode, group=group)
     totals, counts, seeds = per_program(pairs, "score")
     seed_means = tuple(float(x) for x in totals.sum(axis=0) / counts.sum(axis=0))
-    mean_a, mean_b = (float(pairs.groupby("seed")[column].mean().mean()) for column in ("score_a", "score_b"))
-    interval = intervals.difference_interval(totals, counts, a=mean_a, b=mean_b, n_boot=n_boot, seed=seed)
+    scores = {"a": pairs["score_a"], "b": pairs["score_b"], "both": pairs["score_a"] * pairs["score_b"]}
+    means = {name: float(score.groupby(pairs["seed"]).mean().mean()) for name, score in scores.items()}
+    interval = intervals.difference_interval(totals, counts, **means, n_boot=n_boot, seed=seed)
     above = interval.low > 0 and min(seed_means) > 0
     below = interval.high < 0 and max(seed_means) < 0
     seed_low, seed_high = intervals.t_interval(seed_means, lowest=-1.0)

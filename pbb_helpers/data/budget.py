@@ -29,9 +29,8 @@ class Budget:
         if self.match not in ("documents", "tokens"):
             raise did_you_mean("match", self.match, ("documents", "tokens"))
         for name in ("stage1", "stage2"):
-            steps, size = getattr(self, f"{name}_steps"), getattr(self, name).batch_size
-            if steps < 1 or size < 1:
-                raise UsageError(f"{name} of {steps} steps of {size} documents; give at least 1 of each")
+            if (steps := getattr(self, f"{name}_steps")) < 1:
+                raise UsageError(f"{name} of {steps} steps; give at least 1")
 
     def documents(self, spec: StageSpec) -> int:
         """Returns the number of documents of a stage."""

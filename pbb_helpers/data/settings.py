@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pbb_helpers.data.documents import Example
@@ -23,7 +24,7 @@ class TrainSettings:
         warmup: Share of the steps over which the rate rises from 0.
         decay: "linear" or "cosine" to 0, or "constant".
         weight_decay: Of AdamW.
-        clip: Largest norm of the gradient.
+        clip: Largest norm of the gradient; 0 for no limit.
         dtype: "auto", "float32" or "bfloat16": of the arithmetic; the weights that are trained are float32.
         seed: Of the adapters' initial values, the order within windows, and dropout.
         max_length: Longest document in tokens; a longer one is an error, never cut.
@@ -56,9 +57,19 @@ class TrainSettings:
         ):
             if getattr(self, name) not in valid:
                 raise did_you_mean(name, getattr(self, name), valid)
-        if not (self.lr > 0 and self.rank >= 1 and 0 <= self.dropout < 1 and 0 <= self.warmup <= 1):
-            raise UsageError(f"lr {self.lr}, rank {self.rank}, dropout {self.dropout}, warmup {self.warmup}; give lr > 0, rank >= 1, "
-                             "dropout from 0 to below 1, warmup from 0 to 1")  # fmt: skip
+        for name in ("rank", "batch_size", "max_length", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}; give at least 1")
+        for name, holds, give in (
+            ("lr", 0 < self.lr < math.inf, "lr > 0"),
+            ("alpha", self.alpha > 0, "alpha > 0"),
+            ("dropout", 0 <= self.dropout < 1, "dropout from 0 to below 1"),
+            ("warmup", 0 <= self.warmup <= 1, "warmup from 0 to 1, a share of the steps"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "weight_decay of 0 or more"),
+            ("clip", self.clip == self.clip, "a number, 0 for no limit"),
+        ):
+            if not holds:
+                raise UsageError(f"{name} {getattr(self, name)}; give {give}")
 
 
 @dataclass(frozen=True)

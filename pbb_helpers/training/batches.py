@@ -36,6 +36,11 @@ class Batch:
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
+    def require_unpacked(self) -> None:
+        """Refuses packed rows, for what would lose their `position_ids`: their examples would see each other, and nothing would say so."""
+        if self.position_ids is not None:
+            raise ValueError("a batch of packed rows can be neither parted nor put beside others; collate its examples instead")
+
 
 def collate(encoded: Sequence[Encoded], multiple: int = 1) -> Batch:
     """Returns one batch of the examples, right-padded to their longest, rounded up to `multiple`.
@@ -94,6 +99,8 @@ def pack(encoded: Sequence[Encoded], tokens: int) -> Batch:
 
 def side_by_side(batches: Sequence[Batch]) -> Batch:
     """Returns the batches as one, block under block, each padded on the right and below to the widest and the longest."""
+    for batch in batches:
+        batch.require_unpacked()
     rows, width = max(map(len, batches)), max(batch.input_ids.shape[1] for batch in batches)
     input_ids = torch.zeros(len(batches), rows, width, dtype=torch.long)
     positions = []

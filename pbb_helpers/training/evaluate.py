@@ -165,8 +165,8 @@ def complete(
     whatever the batch size, unless two logits are equal up to rounding; in bfloat16 they do depend on the batch.
     """
     _check(model, prompts_ids, max_new_tokens, batch_size)
-    room = _context(model) - max(map(len, prompts_ids), default=0)  # over all prompts, so that it does not hang on the batches
-    max_new_tokens = min(max_new_tokens, room)
+    # Each to the end of the context by itself: a long prompt takes no room from the answer to a short one.
+    limits = [min(max_new_tokens, _context(model) - len(prompt)) for prompt in prompts_ids]
     ends, pad = end_tokens(model, tokenizer), tokenizer.eos_token_id
     # Many models have more rows than tokens: such an id decodes to nothing, and "1", id, "7" would read as 17.
     vocabulary = max(tokenizer.get_vocab().values()) + 1
@@ -177,7 +177,8 @@ def complete(
     try:
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            written = _decode_batch(model, [prompts_ids[place] for place in places], max_new_tokens, ends, pad, vocabulary)
+            prompts, its_limits = ([each[place] for place in places] for each in (prompts_ids, limits))
+            written = _decode_batch(model, prompts, its_limits, ends, pad, vocabulary)
             for place, ids in zip(places, written, strict=True):
                 finished = bool(ids) and ids[-1] in ends
                 answers[place] = Generation(_text(tokenizer, ids[:-1] if finished else ids), finished)
@@ -190,9 +191,9 @@ def complete(
 
 @torch.inference_mode()
 def _decode_batch(
-    model: PreTrainedModel, prompts: list[list[int]], max_new_tokens: int, ends: list[int], pad: int, vocabulary: int
+    model: PreTrainedModel, prompts: list[list[int]], limits: list[int], ends: list[int], pad: int, vocabulary: int
 ) -> list[list[int]]:
-    """Returns the tokens written after each prompt, the end token included. Rows that are done leave the batch and its cache."""
+    """Returns the tokens written after each prompt, to its limit, the end token included. Rows that are done leave the batch and its cache."""
     width = max(map(len, prompts))
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
@@ -200,10 +201,10 @@ def _decode_batch(
     # Without padding no mask is given, which saves building it in every step.
     padded = not bool(mask.all())
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    ends_here = torch.tensor(ends, device=device)
+    ends_here, left_to_write = torch.tensor(ends, device=device), torch.tensor(limits, device=device)
     written: list[list[int]] = [[] for _ in prompts]
     rows, cache, alive = list(range(len(prompts))), None, torch.ones(len(prompts), dtype=torch.bool, device=device)
-    for _ in range(max_new_tokens):
+    for _ in range(max(limits)):
         output = model(
             input_ids=ids,
             attention_mask=mask if padded else None,
@@ -216,17 +217,18 @@ def _decode_batch(
         for row, value, wanted in zip(rows, token.tolist(), alive.tolist(), strict=True):
             if wanted:
                 written[row].append(value)
-        alive = alive & ~torch.isin(token, ends_here)
+        left_to_write = left_to_write - 1
+        alive = alive & ~torch.isin(token, ends_here) & (left_to_write > 0)
         left = int(alive.sum())
         if not left:
             break
-        positions = positions[:, -1:] + 1
+        positions = positions[:, -1:] + alive[:, None]  # a row that is done may stay a while, and must not run out of the context
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         if len(rows) - left >= COMPACT_AT * len(rows):
             keep = alive.nonzero().squeeze(1)
             cache.batch_select_indices(keep)
             rows = [rows[place] for place in keep.tolist()]
-            token, positions, mask, alive = token[keep], positions[keep], mask[keep], alive[keep]
+            token, positions, mask, alive, left_to_write = (each[keep] for each in (token, positions, mask, alive, left_to_write))
         ids = token.unsqueeze(1)
     return written
 

@@ -46,7 +46,8 @@ class LoadedModel:
         name: What the user asked for.
         model: In eval mode. Adding an adapter to it changes it in place.
         tokenizer: Has an end-of-text token.
-        key: Identity of weights and tokenizer, the same on every machine: a hash of the files, or the hub id with its commit.
+        key: Identity of weights and tokenizer, the same on every machine: a hash of the files, or the hub id with its commit; and the dtype
+            of the weights in memory, unless that is float32.
     """
 
     name: str
@@ -77,7 +78,10 @@ def load(spec: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
         raise UsageError(f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only {rows}; they are not from the same model")
     if trust_remote_code and key:
         key += "+code"
-    return LoadedModel(spec, model.to(device).eval(), tokenizer, key or hash_files(folder, code=trust_remote_code))
+    key = key or hash_files(folder, code=trust_remote_code)
+    if dtype != torch.float32:  # other weights, so what is trained on them is something else
+        key += f"+{str(dtype).removeprefix('torch.')}"
+    return LoadedModel(spec, model.to(device).eval(), tokenizer, key)
 
 
 def _read_model(folder: Path, dtype: torch.dtype, attention: str | None, trust_remote_code: bool) -> PreTrainedModel:

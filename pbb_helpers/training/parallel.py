@@ -39,6 +39,7 @@ def part(batch: Batch, rank: int, world: int) -> Batch:
     >>> part(whole, 0, 2).input_ids.tolist(), part(whole, 0, 2).positions.tolist(), part(whole, 0, 2).targets.tolist()
     ([[0, 1], [4, 5]], [1, 3], [7, 9])
     """
+    batch.require_unpacked()
     width = batch.input_ids.shape[1]
     row, column = batch.positions // width, batch.positions % width
     mine = row % world == rank

@@ -27,9 +27,13 @@ from pbb_helpers.training.loss import RESCALED_LOGITS, autocast, causal_lm, head
 from pbb_helpers.training.merged import is_plain, merging_pays
 from pbb_helpers.training.models import NAME_ROWS, LoadedModel
 from pbb_helpers.training.store import Store, digest
-from pbb_helpers.training.train import Training, resolve_dtype, train_stage
+from pbb_helpers.training.train import Diverged, Training, resolve_dtype, train_stage
 
 Progress = Callable[[int, dict], None]
+
+
+class NotStackable(UsageError):
+    """These stages or this model cannot be trained as a stack; one by one they can."""
 
 
 def train_stages(
@@ -49,7 +53,8 @@ def train_stages(
         on_progress: Gets the number of the stage in `stages` and what `train_stage` reports; `seconds` are those of the whole stack.
 
     Raises:
-        UsageError: These stages or this model cannot be stacked, or what `train_stage` raises.
+        NotStackable: These stages or this model cannot be stacked.
+        UsageError: What `train_stage` raises; of a `Diverged`, `number` says which stage it was.
     """
     tell = on_progress or (lambda number, line: None)
     before = [None] * len(stages) if parents is None else list(parents)
@@ -91,16 +96,16 @@ def _require_alike(stages: Sequence[Stage]) -> None:
     for stage in stages:
         for name in (field.name for field in fields(first) if field.name != "seed"):
             if (here := getattr(stage.settings, name)) != getattr(first, name):
-                raise UsageError(
+                raise NotStackable(
                     f"{stage.name} has {name}={here!r}, another stage of the stack {getattr(first, name)!r}; only seed may differ"
                 )
     if first.method != "lora" or first.dropout:
-        raise UsageError(
+        raise NotStackable(
             f"method {first.method!r} with dropout {first.dropout}: only LoRA without dropout can be stacked; train one by one"
         )
     steps = sorted({-(-len(stage.examples) // first.batch_size) for stage in stages})
     if len(steps) > 1:
-        raise UsageError(
+        raise NotStackable(
             f"stages of {steps[0]} to {steps[-1]} steps in one stack; give stages of equal number of steps, or train one by one"
         )
 
@@ -126,7 +131,7 @@ def _require_stackable(trainings: Sequence[Training]) -> None:
     if odd := [name for name in training.trained if name not in layers and NAME_ROWS not in name]:
         reason = f"{odd[0]} is neither LoRA of a linear layer nor a name's row"
     if reason is not None:
-        raise UsageError(f"{training.loaded.name} cannot be trained as a stack: {reason}; train one by one")
+        raise NotStackable(f"{training.loaded.name} cannot be trained as a stack: {reason}; train one by one")
 
 
 # --- where they go on from ------------------------------------------------------------------------------------------------
@@ -199,6 +204,7 @@ class _Stack:
                 if p is not None:
                     place = row, slice(start, start + p.numel())
                     state = training.optimizer.state[p]
+                    state.pop("step", None)  # from here on it is the stack's
                     for kind, tensor in moments.items():
                         view = tensor[place].view(p.shape)
                         if kind in state:
@@ -236,7 +242,11 @@ class _Stack:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 for number, (training, value, norm) in enumerate(zip(trainings, values.detach(), norms, strict=True)):
-                    training.record(value, norm, rate, partial(on_progress, number))
+                    try:
+                        training.record(value, norm, rate, partial(on_progress, number))
+                    except Diverged as error:
+                        error.number = number
+                        raise
         for training in trainings:
             training.finish()
 
@@ -297,7 +307,7 @@ class _Stack:
     def _blocks(self, x: Tensor, layer: str) -> Tensor:
         """Returns the (S * B, T, d) input of a layer as (S, B * T, d)."""
         if x.dim() != 3 or len(x) % len(self.trainings):
-            raise UsageError(f"{layer} gets an input of shape {tuple(x.shape)}, not (rows, tokens, width): train one by one")
+            raise NotStackable(f"{layer} gets an input of shape {tuple(x.shape)}, not (rows, tokens, width): train one by one")
         return x.reshape(len(self.trainings), -1, x.shape[-1])
 
     def _adapter(self, name: str) -> tuple[Tensor, Tensor]:

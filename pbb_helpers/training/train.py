@@ -44,6 +44,12 @@ SAME_ADAPTER = ("method", "rank", "alpha", "dropout")
 """Settings that a stage shares with the one it goes on from."""
 
 
+class Diverged(UsageError):
+    """A loss or gradient is no number any more; `number` is the place of the training in a stack."""
+
+    number = 0
+
+
 def train_stage(
     loaded: LoadedModel, stage: Stage, *, store: Store, parent: str | None = None, on_progress: Callable[[dict], None] | None = None
 ) -> str:
@@ -59,7 +65,8 @@ def train_stage(
             clipping), tokens and examples (so far, without padding), seconds. The same lines become metrics.jsonl.
 
     Raises:
-        UsageError: The stage does not fit its parent, an example is too long, the loss is not finite, or the disk is full.
+        UsageError: The stage does not fit its parent, an example is too long, or the disk is full.
+        Diverged: The loss or the norm of the gradient is not finite.
     """
     dtype = resolve_dtype(stage.settings.dtype, loaded.model.device)
     key = store.stage_key(parent or loaded.key, stage, str(dtype).removeprefix("torch."))
@@ -264,14 +271,18 @@ class Training:
         with autocast(self.device, self.dtype):
             return loss(self.model, batch.to(self.device))
 
+    def _require_finite(self, norm: Tensor) -> None:
+        for what, value in zip(("loss", "norm of the gradient"), torch.stack([self.running, norm]).tolist(), strict=True):
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the {what} of {self.stage.name} is {value} by step {self.state.step}; lower lr (now {self.settings.lr}) or raise warmup"
+                )
+
     def _log(self, rate: float, norm: Tensor, on_progress: Callable[[dict], None]) -> None:
         state = self.state
         mean = self.running.item() / (state.step - (state.lines[-1]["step"] if state.lines else 0))
         state.seconds = time.perf_counter() - self.began  # not before: a GPU goes on after it was asked, and `item` waits for it
-        if not math.isfinite(mean):
-            raise UsageError(
-                f"the loss of {self.stage.name} is {mean} by step {state.step}; lower lr (now {self.settings.lr}) or raise warmup"
-            )
+        self._require_finite(norm)
         self.running.zero_()
         counts = {"tokens": state.tokens, "examples": state.examples, "seconds": round(state.seconds, 3)}
         line = {"step": state.step, "steps": self.steps, "loss": mean, "lr": rate, "grad_norm": norm.item(), **counts}
@@ -342,8 +353,9 @@ class Training:
     def _write_checkpoint(self, folder: Path) -> None:
         tensors = {"running": self.running}
         for name, p in self.trained.items():
-            moments = self.optimizer.state[p]
-            tensors |= {f"weight/{name}": p.detach(), f"exp_avg/{name}": moments["exp_avg"], f"exp_avg_sq/{name}": moments["exp_avg_sq"]}
+            # None before its first gradient, which a layer that the forward pass leaves out never gets; its own steps count from there.
+            moments = self.optimizer.state.get(p, {})
+            tensors |= {f"weight/{name}": p.detach()} | {f"{kind}/{name}": moment for kind, moment in moments.items()}
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / "state.safetensors")
         (folder / "state.json").write_text(json.dumps(asdict(self.state)))
 
@@ -353,8 +365,9 @@ class Training:
         self.running.copy_(tensors["running"])
         for name, p in self.trained.items():
             p.copy_(tensors[f"weight/{name}"])
-            moments = {kind: tensors[f"{kind}/{name}"] for kind in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[p] = {"step": torch.tensor(float(step), device=self.device), **moments}
+            moments = {kind: tensors[at] for kind in ("step", "exp_avg", "exp_avg_sq") if (at := f"{kind}/{name}") in tensors}
+            if moments:  # a stack counts its steps once for all
+                self.optimizer.state[p] = {"step": torch.tensor(float(step), device=self.device)} | moments
         self.state = _State(**json.loads((folder / "state.json").read_text()))
 
 
