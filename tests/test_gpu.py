@@ -23,6 +23,7 @@ def lines(folder: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_measures_what_it_can_without_trl_and_pydantic(shipped_like, tmp_path):
     """As on a machine that holds torch, transformers, peft and pandas alone: in a process where the others cannot be imported."""
     arguments = ["--out", str(tmp_path / "out"), "--model", str(shipped_like), "--shapes", "tiny-llama", "tiny-qwen3", *SMALL]
