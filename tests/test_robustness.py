@@ -358,12 +358,13 @@ def test_a_source_that_is_not_above_the_floor_has_no_worth() -> None:
     rows = curve(0.02, {1: 0.0, 4: 0.01, 16: 0.01, 64: 0.01}).assign(mode="own")
     below, above = (crossing.worth(rows, COUNTS, modes=["own"], floor=floor, n_boot=100) for floor in (0.05, 0.001))
     spent = pd.DataFrame([{"condition": "io_only(64, uniform)", "different pairs": 51.6}])
+    known = pd.DataFrame([{"condition": "io_only(64, uniform)", "shown": 0.082}])
     assert (
-        "worth no number of examples" in crossing.headline(below, COUNTS, 0.05, spent, 0.01)
+        "worth no number of examples" in crossing.headline(below, COUNTS, 0.05, spent, 0.01, known)
         and below["said"][0] == "nothing: not above the floor"
     )
-    said = crossing.headline(above, COUNTS, 0.001, spent, 0.01)
-    assert "one source is worth" in said and "64 pairs are 52 different ones and answer 1 %" in said
+    said = crossing.headline(above, COUNTS, 0.001, spent, 0.01, known)
+    assert "one source is worth" in said and "64 pairs are 52 different ones and answer 1 %, of the pairs that were shown 8 %" in said
     few = curve(0.1, {1: 0.0, 4: 0.01, 16: 0.01, 64: 0.01}, n_programs=24).assign(mode="own")
     at = float(few.loc[few["condition"] == "proactive", "correct"].mean())
     told = crossing.worth(few, COUNTS, modes=["own"], floor=0.8 * at, n_boot=200)["said"][0]

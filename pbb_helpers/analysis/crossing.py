@@ -124,7 +124,9 @@ def in_words(pairs: float, counts: Sequence[int]) -> str:
     return f"{pairs:.0f}" if pairs >= 10 else f"{pairs:.2g}"
 
 
-def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, spent: pd.DataFrame, most: float, mode: str = "own") -> str:
+def headline(
+    table: pd.DataFrame, counts: Sequence[int], floor: float, spent: pd.DataFrame, most: float, known: pd.DataFrame, mode: str = "own"
+) -> str:
     """Returns one line on what a source is worth, from the table of `worth`; where the source is not above the floor, that it has no worth to state.
 
     Args:
@@ -133,6 +135,7 @@ def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, spent: pd
         floor: What needs no knowledge of the program.
         spent: From `costs`.
         most: The accuracy of the most pairs, without which "more than the most" says little.
+        known: From `learned`: pairs that were not learned themselves say little about what pairs are worth.
         mode: Way of answering.
     """
     line = table[table["mode"] == mode].iloc[0]
@@ -142,9 +145,10 @@ def headline(table: pd.DataFrame, counts: Sequence[int], floor: float, spent: pd
     )
     if math.isnan(line["pairs"]):
         return f"{level}: not above the floor, so that it is worth no number of examples; {behind}"
-    different = spent.set_index("condition").loc[f"io_only({counts[-1]}, uniform)", "different pairs"]
+    name = f"io_only({counts[-1]}, uniform)"
+    different, shown = spent.set_index("condition").loc[name, "different pairs"], known.set_index("condition").loc[name, "shown"]
     return (f"{level}: one source is worth {line['said']} I/O pairs answered directly, stage 1 not counted; drawn with repeats, {counts[-1]} pairs are "
-            f"{different:.0f} different ones and answer {100 * most:.0f} %; {behind}")  # fmt: skip
+            f"{different:.0f} different ones and answer {100 * most:.0f} %, of the pairs that were shown {100 * shown:.0f} %; {behind}")  # fmt: skip
 
 
 def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
