@@ -35,6 +35,15 @@ class Measure(NamedTuple):
     goal: float | None = None
 
 
+def _stacks(seeds: int, goal: float) -> list[Measure]:
+    """Returns the speed of a stack of so many seeds over that of single runs, and how many more positions it computes, at both batch sizes."""
+    stack, single = f"{seeds} seeds stacked", f"{seeds} single runs"
+    return [
+        Measure(f"{words}{stack} over {single}, batch {size}", f"seeds, batch {size}", stack, single, value, goal if (value, size) == ("examples_per_s", 64) else None)
+        for words, value in (("", "examples_per_s"), ("positions of ", "computed")) for size in (64, 4)
+    ]  # fmt: skip
+
+
 MEASURES = (
     Measure("training, ours over TRL tuned", "training", "ours", "TRL tuned", "examples_per_s", 3.0),
     Measure("training, ours over TRL as it comes", "training", "ours", "TRL as it comes", "examples_per_s"),
@@ -46,25 +55,13 @@ MEASURES = (
     Measure("large model, ours over TRL tuned", "large", "ours", "TRL tuned", "examples_per_s"),
     Measure("answering, ours over plain generate", "evaluation", "ours", "plain generate", "exact_per_s", 3.0),
     Measure("answering, ours over continuous batching", "evaluation", "ours", "continuous batching", "exact_per_s"),
-    Measure("8 seeds stacked over 8 single runs, batch 64", "seeds, batch 64", "8 seeds stacked", "8 single runs", "examples_per_s", 2.0),
-    Measure("8 seeds stacked over 8 single runs, batch 4", "seeds, batch 4", "8 seeds stacked", "8 single runs", "examples_per_s"),
-    Measure("positions of 8 seeds stacked over 8 single runs, batch 64", "seeds, batch 64", "8 seeds stacked", "8 single runs", "computed"),
-    Measure("positions of 8 seeds stacked over 8 single runs, batch 4", "seeds, batch 4", "8 seeds stacked", "8 single runs", "computed"),
+    *_stacks(8, goal=2.0),
     # The goals from here on are those for a GPU.
     Measure("Llama-3.2-1B shape, ours over TRL tuned", "shape Llama-3.2-1B", "ours", "TRL tuned", "examples_per_s", 2.0),
     Measure("Llama-3.2-1B shape, useful FLOPs of ours over the matmul peak", "shape Llama-3.2-1B", "ours", "matmul peak", "flops_per_s"),
     Measure("Qwen3-8B shape, useful FLOPs of ours over the matmul peak", "shape Qwen3-8B", "ours", "matmul peak", "flops_per_s", 0.5),
     Measure("Qwen3-8B shape, ours over TRL tuned", "shape Qwen3-8B", "ours", "TRL tuned", "examples_per_s"),
-    Measure(
-        "16 seeds stacked over 16 single runs, batch 64", "seeds, batch 64", "16 seeds stacked", "16 single runs", "examples_per_s", 10.0
-    ),
-    Measure("16 seeds stacked over 16 single runs, batch 4", "seeds, batch 4", "16 seeds stacked", "16 single runs", "examples_per_s"),
-    Measure(
-        "positions of 16 seeds stacked over 16 single runs, batch 64", "seeds, batch 64", "16 seeds stacked", "16 single runs", "computed"
-    ),
-    Measure(
-        "positions of 16 seeds stacked over 16 single runs, batch 4", "seeds, batch 4", "16 seeds stacked", "16 single runs", "computed"
-    ),
+    *_stacks(16, goal=10.0),
 )
 
 
