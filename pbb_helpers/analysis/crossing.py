@@ -10,6 +10,7 @@ import pandas as pd
 
 from pbb_helpers.analysis import intervals, statistics
 from pbb_helpers.data.conditions import condition
+from pbb_helpers.data.demonstrations import SHOWN, different_pairs
 from pbb_helpers.data.demonstrations import pairs as drawn_pairs
 from pbb_helpers.data.documents import Example
 from pbb_helpers.data.plan import Experiment
@@ -177,7 +178,7 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
         )
         program, paid = sum(map(count, own)), first if before else 0
         lines.append({
-            "condition": name, "stage 1": sum(len(trained_on[spec]) for spec in before), "stage 2": len(trained_on[last]), "different pairs": len(own) / n if inputs else 0.0,
+            "condition": name, "stage 1": sum(len(trained_on[spec]) for spec in before), "stage 2": len(trained_on[last]), "different pairs": different_pairs(last, dataset),
             "times each": _times_each(trained_on[last]),
             "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n, "weight in the loss": _share(trained_on[last], count),
         })  # fmt: skip
@@ -197,8 +198,7 @@ def weights(plan: Experiment) -> pd.DataFrame:
         if chosen.stages:
             last = chosen.stages[-1]
             examples = build_stage(last, dataset, plan.budget, count).examples
-            different = sum(map(len, map(set, drawn_pairs(last, dataset).values()))) / len(dataset.without_io) if last.pairs else 0.0
-            lines.append({"condition": chosen.name, "documents": len(examples), "different pairs": different, "times each": _times_each(examples), "supervised tokens": sum(count(e.completion) for e in examples),
+            lines.append({"condition": chosen.name, "documents": len(examples), "different pairs": different_pairs(last, dataset), "times each": _times_each(examples), "supervised tokens": sum(count(e.completion) for e in examples),
                           "weight in the loss": _share(examples, count)})  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -229,7 +229,7 @@ def learned(table: pd.DataFrame, spent: pd.DataFrame) -> pd.DataFrame:
     direct = table[(table["seed"] == "all") & (table["mode"] == "direct")]
     found = spent.set_index("condition")[["different pairs", "times each"]]
     found = found[found["different pairs"] > 0]
-    for name, group in (("shown", "shown"), ("held_out", "without_io")):
+    for name, group in (("shown", SHOWN), ("held_out", "without_io")):
         its = direct[direct["group"] == group].set_index("condition")[["accuracy", "low", "high"]]
         found = found.join(its.set_axis([name, f"{name}_low", f"{name}_high"], axis=1), how="inner")
     return found.reset_index()

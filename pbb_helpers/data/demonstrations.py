@@ -18,6 +18,8 @@ from pbb_helpers.data.specs import DECLARATIONS, STAGE1, STAGE2, StageSpec
 from pbb_helpers.programs import UsageError
 
 MOST_PAIRS = 10_000
+SHOWN = "shown"
+"""The group of answers about the very I/O pairs of w/o IO programs that were trained on: whether these were learned at all."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,13 @@ def pairs(spec: StageSpec, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
         draws = generator(dataset.seed, f"pairs {program.name}").choice(len(inputs), size=spec.pairs, p=every.over(inputs))
         found[program.name] = tuple(inputs[i] for i in draws)
     return found
+
+
+def different_pairs(spec: StageSpec, dataset: Dataset) -> float:
+    """Returns how many I/O pairs of a w/o IO program differ, on average; 0 for a stage that shows none."""
+    if not spec.pairs:
+        return 0.0
+    return sum(len(set(inputs)) for inputs in pairs(spec, dataset).values()) / len(dataset.without_io)
 
 
 def pair_documents(spec: StageSpec, dataset: Dataset) -> set[tuple[str, str]]:

@@ -85,7 +85,7 @@ def value(x: Any) -> int:
 
 
 def parse_name(name: str) -> tuple[str, float]:
-    """Returns the kind and the number of a distribution's name.
+    """Returns the kind and the number of a distribution's name; the number says how far it is from the even one, which is 0.
 
     Raises:
         UsageError: There is no such kind, or its number is out of range.

@@ -96,11 +96,9 @@ def robustness_plan(values: Mapping[str, Any]) -> tuple[Experiment, Arms]:
     """
     profile, kind = _profile(values)
     own = parameters({"pairs": int | None, "distribution": str | None}, values)
-    pairs, skewed = (
-        PAIRS[profile, kind] if own.pairs is None else own.pairs,
-        SKEWED[kind] if own.distribution is None else own.distribution.strip(),
-    )
-    if parse_name(skewed) in (("uniform", 0.0), ("natural", 0.0), ("zipf", 0.0)):
+    pairs = PAIRS[profile, kind] if own.pairs is None else own.pairs
+    skewed = SKEWED[kind] if own.distribution is None else own.distribution.strip()
+    if parse_name(skewed)[1] == 0:
         raise UsageError(
             f"distribution {skewed} is the even one, against which a skewed one is held; give natural, natural(0.5), zipf or zipf(2)"
         )

@@ -11,7 +11,7 @@ import pandas as pd
 from pbb_helpers.data.compositions import kind
 from pbb_helpers.data.conditions import Condition, condition
 from pbb_helpers.data.datasets import Dataset, generator
-from pbb_helpers.data.demonstrations import pairs
+from pbb_helpers.data.demonstrations import SHOWN, pairs
 from pbb_helpers.data.distributions import value
 from pbb_helpers.data.documents import (
     N_TEMPLATES,
@@ -25,9 +25,6 @@ from pbb_helpers.data.documents import (
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.specs import StageSpec
 from pbb_helpers.programs import Program, to_cell
-
-SHOWN = "shown"
-"""The group of answers about the very I/O pairs of w/o IO programs that were trained on: whether these were learned at all."""
 
 
 def questions(
