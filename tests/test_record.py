@@ -14,6 +14,7 @@ from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import RunResult
 from pbb_helpers.sharing import claims, record
 from pbb_helpers.training.model_files import shipped
+from pbb_helpers.training.recipes import NOTES
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "figures" / "README.md")}
@@ -58,6 +59,11 @@ def test_readme_shows_the_recorded_claims_and_the_cards() -> None:
 def test_every_shipped_model_has_a_line() -> None:
     lines = [line for line in record.models_table().splitlines() if line.startswith("| `")]
     assert [line.split("`")[1] for line in lines] == list(shipped()) and all(line.count("|") == 9 for line in lines)
+
+
+def test_a_card_says_what_its_recipe_has_to_say() -> None:
+    said = {name: card.facts["note"] for name, card in shipped().items() if "note" in card.facts}
+    assert said == NOTES and "What changed" in said["pbb-ciphers"]
 
 
 def finished(folder: Path, status: str = "completed") -> RunResult:

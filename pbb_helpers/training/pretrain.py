@@ -30,7 +30,7 @@ from pbb_helpers.families.names import draw_names
 from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import UsageError, did_you_mean, family
 from pbb_helpers.training.model_files import hash_files
-from pbb_helpers.training.recipes import LADDER, PretrainSettings
+from pbb_helpers.training.recipes import LADDER, NOTES, PretrainSettings
 from pbb_helpers.training.vocabulary import build_tokenizer
 
 
@@ -326,6 +326,7 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
         last = state["curve"][-1]
         card = {
             "name": settings.name,
+            **({"note": NOTES[settings.name]} if settings.name in NOTES else {}),
             "parameters": sum(p.numel() for p in model.parameters()),
             "sha256": hash_files(folder),
             "tokens": state["tokens"],

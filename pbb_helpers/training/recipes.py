@@ -106,3 +106,8 @@ LADDER = {
 }
 """Models by name: `pbb pretrain --name` makes each of them as it was made. The ladder is pbb-xs, -s, -m, -l and -xl, of 0.6M to 10M parameters, by one recipe;
 pbb-once and pbb-twice run the same layers once and twice (`passes`); pbb-m-code and pbb-m-words are pbb-m with code and language 9:1 and 1:9; pbb-ciphers is its size, reads code alone, and runs ciphers too."""
+NOTES = {
+    "pbb-ciphers": "The shape of pbb-m. What changed: code alone and no words; Random Arithmetic and ciphers 4 : 6, up to three statements or parts; "
+    "more step by step, less direct; documents up to 192 tokens; 8,000 steps, three times the tokens. Its arithmetic stays at that of pbb-m.",
+}
+"""What the card of a model says beside its numbers."""
