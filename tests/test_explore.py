@@ -327,7 +327,7 @@ TRUE = "x = 4 + 3 = 7\nreturn 7"
 
 @pytest.mark.parametrize(("mode", "generated", "expected"), [
     ("cot", TRUE, ("right", None)), ("in_context_cot", TRUE, ("right", None)), ("cot", "x = 4 + 3 = 8\nreturn 8", ("wrong arithmetic", 0)),
-    ("cot", "x = 4 + 3 = 7\nreturn 8", ("wrong state", 1)), ("cot", "x = 4 + 3 = 7", ("stopped early", 1)),
+    ("cot", "x = 4 + 3 = 7\nreturn 8", ("wrong state", 1)), ("cot", "x = 4 + 3 = 7", ("wrong end", 1)),
     ("recall", f"{EXAMPLE}\n{TRUE}", ("right", None)), ("recall", f"{EXAMPLE}\nx = 4 - 3 = 1\nreturn 1", ("wrong operation", 3)),
     ("recall", EXAMPLE.replace("3", "4") + f"\n{TRUE}", ("source not written first", 1)), ("recall", "", ("source not written first", 0)),
     ("direct", "7", ("right", None)), ("direct", "8", ("wrong answer", 0)), ("source", EXAMPLE, ("right", None)),

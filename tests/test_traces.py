@@ -26,9 +26,11 @@ CASES = [
     (BRANCH, 4, "4 > 3 is True\nx = abs(4 - 8) = 4\nreturn 4", "wrong operation", 2),
     (BRANCH, 4, "4 > 3 is True\nx = abs(5 - 9) = 4\nreturn 4", "wrong state", 2),
     (BRANCH, 4, "4 > 3 is True\nx = abs(4 - 9) = 5\nreturn 4", "wrong state", 3),
-    (BRANCH, 4, "4 > 3 is True\nx = abs(4 - 9) = 5", "stopped early", 3),
-    (BRANCH, 4, "4 > 3 is True\nx = abs(4 - 9) = 5\nreturn 5\nreturn 5", "wrong operation", 4),
-    (BRANCH, 4, "", "wrong operation", 1),
+    (BRANCH, 4, "4 > 3 is True\nx = abs(4 - 9) = 5", "wrong end", 3),
+    (BRANCH, 4, "4 > 3 is True\nx = abs(4 - 9) = 5\nreturn 5\nreturn 5", "wrong end", 4),
+    (BRANCH, 4, "", "wrong end", 1),
+    (BRANCH, 4, "5", "not a step", 1),
+    (BRANCH, 4, "4 > 3 is True\nx = abs(4 - 9) =\nreturn 5", "not a step", 2),
     (LOOP, 1, "i = 0\nx = 1 + 5 = 6\nend\nreturn 6", "wrong operation", 3),
     (LOOP, 1, "i = 0\nx = 1 + 5 = 6\ni = 2\nx = 6 + 5 = 11\nend\nreturn 11", "wrong state", 3),
     (LOOP, 1, "i = 0\nx = 1 + 5 = 6\ni = 1\nx = 6 + 5 = 11\ni = 2\nx = 11 + 5 = 16\nend\nreturn 16", "wrong operation", 5),
@@ -73,19 +75,20 @@ def test_shares_and_curves_count_every_answer() -> None:
     shares = traces.shares(errors).set_index(["condition", "group", "mode", "error"])["n"]
     bounds = traces.shares(errors)
     assert (bounds["low"] <= bounds["share"]).all() and (bounds["share"] <= bounds["high"]).all()
-    assert bounds["high"].iloc[0] > 0.6, "fourteen answers about two programs are not fourteen programs"
+    assert bounds["high"].iloc[0] > 0.6, "sixteen answers about two programs are not sixteen programs"
     cell = shares["proactive", "without_io", "cot"]
     assert cell.to_dict() == {
         "right": 1,
         "wrong arithmetic": 2,
         "wrong state": 4,
-        "wrong operation": 6,
+        "wrong operation": 4,
+        "not a step": 2,
         "source not written first": 0,
-        "stopped early": 1,
+        "wrong end": 3,
     }
     right = traces.still_right(errors, fewest=3).set_index(["condition", "mode", "line"])
-    assert right.loc[("proactive", "recall", 0), ["n", "share"]].tolist() == [28, 1.0]
-    assert right.loc[("proactive", "cot", 1), ["n", "share"]].tolist() == [28, 2 * 10 / 28]  # both groups
+    assert right.loc[("proactive", "recall", 0), ["n", "share"]].tolist() == [32, 1.0]
+    assert right.loc[("proactive", "cot", 1), ["n", "share"]].tolist() == [32, 2 * 11 / 32]  # both groups
     assert right.loc[("proactive", "cot", 5), ["n", "share"]].tolist() == [6, 0.0], "of the lines that only the loop has"
 
 
@@ -94,7 +97,7 @@ def test_figures_say_n_and_need_answers(draw) -> None:
     fig = draw(table())
     FigureCanvasAgg(fig).draw()
     assert any(
-        "n = 14 answers over 2 programs, 1 seed" in " ".join(text.get_text().split())
+        "n = 16 answers over 2 programs, 1 seed" in " ".join(text.get_text().split())
         for text in fig.findobj(match=lambda a: hasattr(a, "get_text"))
     )
     with pytest.raises(UsageError, match="no answers in modes cot, recall"):
@@ -104,9 +107,9 @@ def test_figures_say_n_and_need_answers(draw) -> None:
 def test_the_sentence_counts_the_first_lines() -> None:
     said = traces.in_words(table(), "proactive", "cot")
     assert said.startswith(
-        "Of 14 executions of w/o IO programs by proactive (chain of thought), 7 % (0 to 70 %) are right line by line, 14 % wrong arithmetic"
+        "Of 16 executions of w/o IO programs by proactive (chain of thought), 6 % (0 to 70 %) are right line by line, 12 % wrong arithmetic"
     )
-    assert said.endswith("4 of the 13 wrong ones fail on their first line.") and "source not" not in said
+    assert said.endswith("5 of the 15 wrong ones fail on their first line.") and "source not" not in said
     assert "not asked" in traces.in_words(table(), "mixture", "cot")
 
 

@@ -2,7 +2,8 @@
 
 A line of a chain of thought is an operation with the values put in, and its result. Up to the first wrong line the state is the true one, so
 that line can be judged alone: another operation than the program's is wrong recall; the right one on other values is a wrong state;
-the right one on the right values with another result is wrong arithmetic.
+the right one on the right values with another result is wrong arithmetic. A line that is no step of any program, such as a bare answer, is wrong in its form:
+it says nothing of what was recalled.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from pbb_helpers.data.plan import Experiment
 from pbb_helpers.families.line_steps import render_step
 from pbb_helpers.programs import Program, Step, UsageError, family_of
 
-ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "source not written first", "stopped early")
-"""What a generated execution is; "source not written first" in recall mode only: another program's, or none (`recalled` tells these apart)."""
+ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "not a step", "source not written first", "wrong end")
+"""What a generated execution is; "source not written first" in recall mode only: another program's, or none (`recalled` tells these apart);
+"wrong end" where every line is right, but there are fewer than in the true one, or more."""
 TRACED = ("cot", "recall")
 NUMBER = r"(-?[0-9]+)"
+STEP = re.compile(rf"[A-Za-z_]\w* = (?:.+ = )?{NUMBER}|.+ is (?:True|False)|return {NUMBER}|end")
+"""A line of an execution of any program: an assignment, a turn of a loop, a test, a return or the end of a loop (`line_steps.render_step`)."""
 
 
 def first_error(program: Program, x: object, mode: str, generated: str) -> tuple[str, int, int]:
@@ -45,21 +49,26 @@ def first_error(program: Program, x: object, mode: str, generated: str) -> tuple
         if not generated.startswith(f"{program.source}\n"):
             return "source not written first", 0, len(steps)
         generated = generated[len(program.source) + 1 :]
-    lines = generated.rstrip().split("\n")
+    lines = generated.rstrip().split("\n") if generated.strip() else []
     for number, step in enumerate(steps, start=1):
         if number > len(lines):
-            return "stopped early", number, len(steps)
+            return "wrong end", number, len(steps)
         if lines[number - 1] != render_step(step):
             return _error(step, lines[number - 1]), number, len(steps)
-    return ("right", 0, len(steps)) if len(lines) == len(steps) else ("wrong operation", len(steps) + 1, len(steps))
+    return ("right", 0, len(steps)) if len(lines) == len(steps) else ("wrong end", len(steps) + 1, len(steps))
 
 
 def _error(step: Step, line: str) -> str:
     pattern, values = _expected(step)
     match = re.fullmatch(pattern, line)
     if match is None:
-        return "wrong operation"
+        return "wrong operation" if STEP.fullmatch(line) else "not a step"
     return "wrong arithmetic" if list(match.groups()[: len(values)]) == values else "wrong state"
+
+
+def operation(step: Step) -> re.Pattern[str]:
+    """Returns the pattern of the line of a step with its operation, whatever the values in it and the result."""
+    return re.compile(_expected(step)[0])
 
 
 def _expected(step: Step) -> tuple[str, list[str]]:

@@ -152,7 +152,7 @@ def select(rows: pd.DataFrame, *, verdict: str = "all", text: str = "", **equal:
 def first_wrong(program: Program | None, x: Any, mode: str, generated: str, gold: str) -> tuple[str, int | None]:
     """Returns what an answer is, of `traces.ERRORS`, "wrong line" or "wrong answer", and the index of its first wrong line (from 0), or None.
 
-    A line after the last one of `generated` says that it stopped early. Without a program only the answer itself is judged, not its steps.
+    A line after the last one of `generated` says that it ends too early. Without a program only the answer itself is judged, not its steps.
     """
     way, _ = way_of_answering(mode)
     if way in TRACED and program is not None and x is not None:

@@ -13,7 +13,7 @@ from pbb_helpers.figures.theme import GREY, PERCENT, footnote, number_range, the
 from pbb_helpers.programs import UsageError
 
 ERROR_COLOURS = {"right": "#009E73", "wrong arithmetic": "#F0E442", "wrong state": "#E69F00", "wrong operation": "#D55E00",
-                 "source not written first": "#882255", "stopped early": "#999999"}  # fmt: skip
+                 "not a step": "#56B4E9", "source not written first": "#882255", "wrong end": "#999999"}  # fmt: skip
 GROUPS = ("without_io", "with_io")
 
 
@@ -50,7 +50,7 @@ def errors_by_condition(errors: pd.DataFrame) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("share of answers")
     handles, names_shown = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, names_shown, loc="outside upper center", ncols=len(ERRORS))
+    fig.legend(handles, names_shown, loc="outside upper center", ncols=4)
     footnote(
         fig, f"Each bar: {_counts(errors)}, all seeds. The kind of an answer is that of its first wrong line; shares without interval."
     )

@@ -89,7 +89,7 @@ LADDER = {
         _rung("pbb-m-code", 128, 6, 0.1),
         _rung("pbb-m-words", 128, 6, 0.9),
         _rung("pbb-l", 192, 8),
-        _rung("pbb-xl", 288, 8),
+        replace(_rung("pbb-xl", 288, 8), threads=2),
         replace(_rung("pbb-once", 96, 4), passes=1, steps=2_000),
         replace(_rung("pbb-twice", 96, 4), passes=2, steps=2_000),
         replace(

@@ -1,0 +1,113 @@
+"""Whether a line that was recalled wrongly is wrong altogether, or has the form of the true line with other numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pbb_helpers.analysis.intervals import cluster_bootstrap, t_interval
+from pbb_helpers.analysis.statistics import per_program
+from pbb_helpers.analysis.traces import operation
+from pbb_helpers.analysis.verdicts import CLAIM, NOT_RUN, came_true, verdict
+from pbb_helpers.families.line_steps import render_step
+from pbb_helpers.programs import Program
+
+
+def form(line: str) -> str:
+    """Returns a line without its numbers.
+
+    >>> form("x = 15 + 30 = 45") == form("x = 15 + 4 = 19"), form("x = 15 + 4 = 19") == form("x = 15 * 4 = 60")
+    (True, False)
+    """
+    return re.sub(r"-?[0-9]+", "N", line)
+
+
+def near_misses(
+    errors: pd.DataFrame, programs: Mapping[tuple[int, str], Program], by: Sequence[str] = ("condition", "group"), *, n_boot: int = 2000, seed: int = 0
+) -> pd.DataFrame:  # fmt: skip
+    """Returns how often a wrong operation has the form of the true one, beside how often it has that of another program's.
+
+    A model that knew nothing of a program and wrote a frequent operation would often have the form right, too. So each wrong line is also held
+    against the same line of every other question of its cell, those left out for which it would have been the right operation, as it never is
+    for its own: `chance` is the share of these that have its form.
+
+    Args:
+        errors: From `traces.first_errors`; chains of thought whose first wrong line is a "wrong operation" are judged.
+        programs: From `traces.programs_of`.
+        by: What to tell apart; the group must be among them.
+        n_boot: Resamples.
+        seed: Of the resampling.
+
+    Returns:
+        Columns `by`, n (such answers), n_programs, share, chance, excess (share minus chance), low, high (its 95 % interval, over programs; NaN
+        where there are too few of them). The three are means over seeds of means over answers.
+    """
+    asked = errors[errors["mode"] == "cot"]
+    asked = asked.assign(cluster=asked["seed"].astype(str) + "/" + asked["program"])  # a name in two seeds is two programs
+    lines = []
+    for key, cell in asked.groupby(list(by), sort=False):
+        judged = pd.concat([_judged(some, programs) for _, some in cell.groupby("seed", sort=False)])
+        if judged.empty:
+            continue
+        totals, counts, _ = per_program(judged.assign(excess=judged["same"] - judged["chance"], seed=judged["seed"].astype(str)), "excess")
+        interval = cluster_bootstrap(totals, counts, n_boot=n_boot, seed=seed)
+        share, chance = (float(judged.groupby("seed")[column].mean().mean()) for column in ("same", "chance"))
+        lines.append(
+            dict(zip(by, key, strict=True))
+            | {"n": len(judged), "n_programs": len(totals), "share": share, "chance": chance, "excess": share - chance}
+            | {"low": interval.low, "high": interval.high}
+        )
+    return pd.DataFrame(lines, columns=[*by, "n", "n_programs", "share", "chance", "excess", "low", "high"])
+
+
+def claims(predictions: Sequence[tuple[str, str, str]], errors: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
+    """Returns what came of predictions about w/o IO programs, (text, condition, what is expected of its excess) each, as `verdicts.claims` does.
+
+    A condition that was not asked is "not run"; one that wrote no wrong operation has no excess: "no difference shown", and open.
+    """
+    table = near_misses(errors, programs).set_index(["group", "condition"])
+    by_seed = near_misses(errors, programs, ("condition", "group", "seed"))
+    asked = set(errors.loc[errors["mode"] == "cot", "condition"])
+    lines = []
+    for text, condition, expected in predictions:
+        found: dict[str, Any] = dict(NOT_RUN)
+        if ("without_io", condition) in table.index:
+            line = table.loc[("without_io", condition)]
+            seeds = by_seed.loc[(by_seed["group"] == "without_io") & (by_seed["condition"] == condition), "excess"].tolist()
+            found = {
+                "verdict": verdict(line["low"], line["high"], seeds),
+                "effect": line["excess"],
+                "low": line["low"],
+                "high": line["high"],
+            }
+            found |= dict(zip(("seed_low", "seed_high"), t_interval(seeds, lowest=-1.0), strict=True))
+            found |= {"n": line["n"], "n_programs": line["n_programs"], "n_seeds": len(seeds)}
+        elif condition in asked:
+            found["verdict"] = "no difference shown"
+        lines.append(
+            {"claim": text, "expected": expected}
+            | found
+            | {"came_true": came_true(expected, found["verdict"], found["low"], found["high"])}
+        )
+    return pd.DataFrame(lines, columns=list(CLAIM))
+
+
+def _judged(cell: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
+    """Returns the wrong operations of one seed with columns same (1.0 or 0.0) and chance; one that no other question can be held against is left out."""
+    true: dict[tuple[str, object], list[tuple[re.Pattern[str], str]]] = {}
+    for seed, name, x in cell[["seed", "program", "input"]].itertuples(index=False, name=None):
+        if (name, x) not in true:
+            steps = programs[seed, name].trace(int(x) if isinstance(x, float) else x)
+            true[name, x] = [(operation(step), form(render_step(step))) for step in steps]
+    wrong = cell[cell["error"] == "wrong operation"]
+    same, chance = [], []
+    for name, x, text, number in wrong[["program", "input", "generated", "line"]].itertuples(index=False, name=None):
+        said = text.rstrip().split("\n")[number - 1]
+        others = [lines[number - 1] for (other, _), lines in true.items() if other != name and len(lines) >= number]
+        forms = [its for pattern, its in others if not pattern.fullmatch(said)]
+        same.append(float(form(said) == true[name, x][number - 1][1]))
+        chance.append(forms.count(form(said)) / len(forms) if forms else float("nan"))
+    return wrong.assign(same=same, chance=chance).dropna(subset=["chance"])
