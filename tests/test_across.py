@@ -88,6 +88,11 @@ def test_results_and_claims_are_those_of_each_model(rows: pd.DataFrame) -> None:
     assert claims[["claim", "verdict", "came_true"]].values.tolist() == [
         ["one: code wins", "above", "yes"], ["other: code wins", "no difference shown", "no"]]  # fmt: skip
 
+    low = table.assign(accuracy=0.03, low=0.01, high=0.06)  # three points above the floor at most
+    held = verdicts.Prediction("null", "description", "floor", "recall", "not above")
+    for at, came in ((0.03, "open"), (0.05, "yes")):
+        assert across.claims({"one": [held]}, own, low, floors.assign(accuracy=at))["came_true"].tolist() == [came]
+
     effects = across.contrasts(own, "proactive", "description", modes=["recall"])
     line = across.headline(effects, "proactive", "description", "recall")
     assert "one +50 points" in line and "other 0 points" in line and line.count("(not shown)") == 1 and "n = 40 pairs" in line

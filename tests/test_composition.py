@@ -267,6 +267,10 @@ def test_a_composition_that_always_fails_where_its_parts_succeed_is_below_its_pr
         composition_results.Expected("elsewhere", "proactive", KINDS[1], "recall", "floor", "above"),
     ]
     assert verdicts.outcomes(composition_results.claims(expected, table, floors_))["came true"].tolist() == ["yes", "no", "yes", "-"]
+    near = floors_.assign(
+        accuracy=0.01
+    )  # all wrong of 80: 0 to 5 %, so up to four points above this floor: within five, but not within two
+    assert composition_results.claims(expected[2:3], table, near)["came_true"].tolist() == ["open"]
     said = composition_results.sentences(table, floors_)
     assert (
         len(said) == 1 and "below the product" in said[0] and "n = 80 questions over 80 compositions" in said[0] and "floor 30 %" in said[0]

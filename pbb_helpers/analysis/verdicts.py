@@ -15,6 +15,8 @@ from pbb_helpers.analysis.statistics import above_floor, highest_floor, paired, 
 CLAIM = ("claim", "expected", "verdict", "effect", "low", "high", "seed_low", "seed_high", "n", "n_programs", "n_seeds", "came_true")
 MARGIN = 0.05
 """A prediction of no difference has come true where the whole interval is nearer to zero than this, in points as a share; else it is open."""
+FLOOR_MARGIN = 0.02
+"""The same where a condition is held against its floor: that is 2 to 5 %, and five points more would be twice what can be guessed."""
 NOT_RUN: dict[str, Any] = {"verdict": "not run", "low": math.nan, "high": math.nan}
 
 
@@ -48,7 +50,7 @@ def claims(
         lines.append(
             {"claim": p.text, "expected": p.expected}
             | line
-            | {"came_true": came_true(p.expected, line["verdict"], line["low"], line["high"])}
+            | {"came_true": came_true(p.expected, line["verdict"], line["low"], line["high"], FLOOR_MARGIN if p.b == "floor" else MARGIN)}
         )
     return pd.DataFrame(lines, columns=list(CLAIM))
 
@@ -66,11 +68,11 @@ def verdict(low: float, high: float, seeds: Sequence[float]) -> str:
     return "no difference shown"
 
 
-def came_true(expected: str, verdict: str, low: float = math.nan, high: float = math.nan) -> str:
+def came_true(expected: str, verdict: str, low: float = math.nan, high: float = math.nan, margin: float = MARGIN) -> str:
     """Returns whether a verdict is what was expected, for the table of claims.
 
     A difference that was expected has come true if it is shown, and not if it isn't. "no difference shown" has come true only if the
-    interval lies within `MARGIN` of zero, "not above" if its upper end lies below `MARGIN`. A difference that is shown refutes both; else too little is known, and the claim is open.
+    interval lies within `margin` of zero, "not above" if its upper end lies below `margin`. A difference that is shown refutes both; else too little is known, and the claim is open.
 
     >>> came_true("above", "below"), came_true("above", "seeds disagree", 0.01, 0.2), came_true("above", "not run")
     ('no', 'no', '-')
@@ -78,6 +80,8 @@ def came_true(expected: str, verdict: str, low: float = math.nan, high: float = 
     'open'
     >>> came_true("not above", "no difference shown", -0.2, 0.04), came_true("no difference shown", "no difference shown", -0.2, 0.04)
     ('yes', 'open')
+    >>> came_true("not above", "no difference shown", -0.01, 0.04, FLOOR_MARGIN)
+    'open'
     """
     if verdict == "not run":
         return "-"
@@ -87,7 +91,7 @@ def came_true(expected: str, verdict: str, low: float = math.nan, high: float = 
         return "no"
     if verdict == "seeds disagree" and (low > 0 or expected == "no difference shown"):
         return "open"
-    return "yes" if high < MARGIN and (expected == "not above" or low > -MARGIN) else "open"
+    return "yes" if high < margin and (expected == "not above" or low > -margin) else "open"
 
 
 def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, table: pd.DataFrame | None) -> dict[str, Any]:

@@ -174,7 +174,8 @@ def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFra
     for e in expected:
         cell = table[(table["condition"] == e.condition) & (table["kind"] == e.kind) & (table["mode"] == e.mode)]
         found = verdicts.NOT_RUN if cell.empty else _claim(e, cell.iloc[0], floors)
-        came = verdicts.came_true(e.expected, found["verdict"], found["low"], found["high"])
+        margin = verdicts.FLOOR_MARGIN if e.against == "floor" else verdicts.MARGIN
+        came = verdicts.came_true(e.expected, found["verdict"], found["low"], found["high"], margin)
         lines.append({"claim": f"{e.text} (against its {e.against})", "expected": e.expected} | found | {"came_true": came})
     return pd.DataFrame(lines, columns=list(verdicts.CLAIM))
 
