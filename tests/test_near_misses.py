@@ -82,9 +82,35 @@ def test_claims_need_every_seed_and_say_what_was_not_run() -> None:
     assert found["verdict"].to_dict() == {
         "near": "above",
         "chance": "no difference shown",
-        "right": "no difference shown",
+        "right": "not run",
         "absent": "not run",
     }
-    assert found["came_true"].to_dict() == {"near": "yes", "chance": "open", "right": "no", "absent": "-"}
+    assert found["came_true"].to_dict() == {"near": "yes", "chance": "open", "right": "-", "absent": "-"}
     assert found.loc["near", ["n", "n_programs", "n_seeds"]].tolist() == [96, 48, 2]
     assert found.loc["near", "low"] < found.loc["near", "effect"] == pytest.approx(2 / 3 - 0.145, abs=0.02)
+
+
+def test_knowing_that_a_line_is_there_is_not_knowing_what_it_does() -> None:
+    """Half of the programs have a second statement; a model that knows which, and writes what is frequent, is at chance."""
+    programs = {(0, f.name): f for f in (longer(i) for i in range(24))}
+    rows = []
+    for (seed, name), f in programs.items():
+        first, *rest = chain_of_thought(f, 3).split("\n")
+        said = "\n".join([first, "x = 3 * 90 = 270", "return 270"]) if len(rest) > 1 else f"{first}\nreturn 1"
+        rows.append({"condition": "c", "seed": seed, "group": "without_io", "mode": "cot", "program": name, "input": 3, "generated": said})
+    line = near_misses.near_misses(traces.first_errors(pd.DataFrame(rows), programs), programs).iloc[0]
+    assert line["n"] == 12, "a return is no operation"
+    assert line["share"] == pytest.approx(1 / 4) and line["chance"] == pytest.approx(1 / 4), "held against second statements alone"
+
+
+def longer(i: int) -> Program:
+    body = [f"x = {BODIES[i % 4].format(c=2 + i)}"] + ([f"x = {BODIES[i // 2 % 4].format(c=40 + i)}"] if i % 2 else [])
+    return Program(f"f{i}", "arithmetic", "\n    ".join([f"def f{i}(x):", *body, "return x"]), len(body))
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [("x = 5 + 3 = 8", "assignment"), ("i = 0", "turn"), ("5 != 3 is True", "test"), ("return 5", "return"), ("end", "end")],
+)
+def test_kinds_of_lines(line: str, kind: str) -> None:
+    assert near_misses.kind(near_misses.form(line)) == kind

@@ -37,7 +37,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("program", "x", "text", "error", "line"), CASES)
+MORE = [
+    (BRANCH, 4, "x + 3 > 3 is True\nreturn 5", "not a step", 1),
+    (BRANCH, 4, "x = 5", "not a step", 1),
+    (BRANCH, 4, "i = 0", "wrong operation", 1),
+]
+
+
+@pytest.mark.parametrize(("program", "x", "text", "error", "line"), [*CASES, *MORE])
 def test_the_first_wrong_line_is_named(program: Program, x: int, text: str, error: str, line: int) -> None:
     assert traces.first_error(program, x, "cot", text) == (error, line, len(program.trace(x)))
     assert traces.first_error(program, x, "recall", f"{program.source}\n{text}") == (error, line, len(program.trace(x)))
@@ -45,6 +52,10 @@ def test_the_first_wrong_line_is_named(program: Program, x: int, text: str, erro
         traces.first_error(program, x, "recall", f"{LOOP.source if program is BRANCH else BRANCH.source}\n{text}")[0]
         == "source not written first"
     )
+
+
+def test_a_source_and_nothing_after_it_was_written_first() -> None:
+    assert traces.first_error(BRANCH, 4, "recall", BRANCH.source) == ("wrong end", 1, 3)
 
 
 def test_every_true_execution_is_right_and_a_changed_number_is_never() -> None:
@@ -90,6 +101,16 @@ def test_shares_and_curves_count_every_answer() -> None:
     assert right.loc[("proactive", "recall", 0), ["n", "share"]].tolist() == [32, 1.0]
     assert right.loc[("proactive", "cot", 1), ["n", "share"]].tolist() == [32, 2 * 11 / 32]  # both groups
     assert right.loc[("proactive", "cot", 5), ["n", "share"]].tolist() == [6, 0.0], "of the lines that only the loop has"
+
+
+def test_of_the_lines_with_the_right_operation_those_run_wrongly_are_counted() -> None:
+    found = traces.steps_run(table()).set_index(["condition", "group", "mode"])
+    for mode in ("cot", "recall"):
+        line = found.loc[("proactive", "without_io", mode)]
+        before = sum(len(p.trace(x)) if error == "right" else number - 1 for p, x, _, error, number in CASES)
+        assert (line["lines"], line["wrong"]) == (before + 6, 6) and line["low"] < line["share"] == 6 / (before + 6) < line["high"]
+    nothing = table().assign(error="source not written first", line=0)
+    assert traces.steps_run(nothing)["lines"].tolist() == [0] * 8 and traces.steps_run(nothing)["share"].isna().all()
 
 
 @pytest.mark.parametrize("draw", [plots_traces.errors_by_condition, plots_traces.right_so_far])

@@ -17,12 +17,23 @@ from pbb_helpers.programs import Program
 
 
 def form(line: str) -> str:
-    """Returns a line without its numbers.
+    """Returns a line without its numbers and without the outcome of a test: 15 - 4 and 4 - 15 are one form.
 
     >>> form("x = 15 + 30 = 45") == form("x = 15 + 4 = 19"), form("x = 15 + 4 = 19") == form("x = 15 * 4 = 60")
     (True, False)
+    >>> form("5 > 30 is False") == form("35 > 30 is True")
+    True
     """
-    return re.sub(r"-?[0-9]+", "N", line)
+    return re.sub(r"-?[0-9]+|True|False", "N", line)
+
+
+def kind(form: str) -> str:
+    """Returns what a line does, from its form: "test", "return", "end", "turn" (of a loop) or "assignment"."""
+    if form.endswith(" is N"):
+        return "test"
+    if form.startswith("return "):
+        return "return"
+    return "end" if form == "end" else "assignment" if form.count(" = ") > 1 else "turn"
 
 
 def near_misses(
@@ -31,8 +42,10 @@ def near_misses(
     """Returns how often a wrong operation has the form of the true one, beside how often it has that of another program's.
 
     A model that knew nothing of a program and wrote a frequent operation would often have the form right, too. So each wrong line is also held
-    against the same line of every other question of its cell, those left out for which it would have been the right operation, as it never is
-    for its own: `chance` is the share of these that have its form.
+    against the same line of other questions of its cell and seed: those whose true executions do the same kinds of things up to this line (else
+    knowing that a second line is an assignment and no return would count as knowing the assignment), and for which it would not have been the
+    right operation, as it never is for its own. `chance` is the share of these that have its form. True lines that are no operation (turns and
+    ends of loops, returns) have nothing to be near to, and are left out.
 
     Args:
         errors: From `traces.first_errors`; chains of thought whose first wrong line is a "wrong operation" are judged.
@@ -66,11 +79,10 @@ def near_misses(
 def claims(predictions: Sequence[tuple[str, str, str]], errors: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
     """Returns what came of predictions about w/o IO programs, (text, condition, what is expected of its excess) each, as `verdicts.claims` does.
 
-    A condition that was not asked is "not run"; one that wrote no wrong operation has no excess: "no difference shown", and open.
+    A condition that was not asked, or wrote no wrong operation that can be judged, is "not run".
     """
     table = near_misses(errors, programs).set_index(["group", "condition"])
     by_seed = near_misses(errors, programs, ("condition", "group", "seed"))
-    asked = set(errors.loc[errors["mode"] == "cot", "condition"])
     lines = []
     for text, condition, expected in predictions:
         found: dict[str, Any] = dict(NOT_RUN)
@@ -85,8 +97,6 @@ def claims(predictions: Sequence[tuple[str, str, str]], errors: pd.DataFrame, pr
             }
             found |= dict(zip(("seed_low", "seed_high"), t_interval(seeds, lowest=-1.0), strict=True))
             found |= {"n": line["n"], "n_programs": line["n_programs"], "n_seeds": len(seeds)}
-        elif condition in asked:
-            found["verdict"] = "no difference shown"
         lines.append(
             {"claim": text, "expected": expected}
             | found
@@ -97,17 +107,20 @@ def claims(predictions: Sequence[tuple[str, str, str]], errors: pd.DataFrame, pr
 
 def _judged(cell: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
     """Returns the wrong operations of one seed with columns same (1.0 or 0.0) and chance; one that no other question can be held against is left out."""
-    true: dict[tuple[str, object], list[tuple[re.Pattern[str], str]]] = {}
+    true: dict[tuple[str, object], list[tuple[re.Pattern[str], str, tuple[str, ...]]]] = {}
     for seed, name, x in cell[["seed", "program", "input"]].itertuples(index=False, name=None):
         if (name, x) not in true:
             steps = programs[seed, name].trace(int(x) if isinstance(x, float) else x)
-            true[name, x] = [(operation(step), form(render_step(step))) for step in steps]
+            forms = [form(render_step(step)) for step in steps]
+            kinds = [tuple(map(kind, forms[: number + 1])) for number in range(len(forms))]
+            true[name, x] = list(zip(map(operation, steps), forms, kinds, strict=True))
     wrong = cell[cell["error"] == "wrong operation"]
     same, chance = [], []
     for name, x, text, number in wrong[["program", "input", "generated", "line"]].itertuples(index=False, name=None):
         said = text.rstrip().split("\n")[number - 1]
+        _, own, kinds = true[name, x][number - 1]
         others = [lines[number - 1] for (other, _), lines in true.items() if other != name and len(lines) >= number]
-        forms = [its for pattern, its in others if not pattern.fullmatch(said)]
-        same.append(float(form(said) == true[name, x][number - 1][1]))
-        chance.append(forms.count(form(said)) / len(forms) if forms else float("nan"))
+        forms = [its for pattern, its, done in others if done == kinds and not pattern.fullmatch(said)]
+        same.append(float(form(said) == own))
+        chance.append(forms.count(form(said)) / len(forms) if forms and kinds[-1] in ("assignment", "test") else float("nan"))
     return wrong.assign(same=same, chance=chance).dropna(subset=["chance"])

@@ -241,6 +241,15 @@ def question_differences(frame: pd.DataFrame, a: str, b: str, *, mode: str, grou
     return pairs.assign(score=pairs["score_a"] - pairs["score_b"])
 
 
+def begins_with(text: str, source: str) -> bool:
+    """Returns whether an answer begins with a whole source, or is one.
+
+    >>> begins_with("def f(x):\\n    return x\\nreturn 5", "def f(x):\\n    return x"), begins_with("def f(x):\\n    return x2", "def f(x):\\n    return x")
+    (True, False)
+    """
+    return f"{text}\n".startswith(f"{source}\n")
+
+
 def failures(rows: pd.DataFrame, *, mode: str = "recall", group: str = "without_io") -> pd.DataFrame:
     """Returns which half failed: columns condition, seed, outcome, n, share (of all answers); all four `OUTCOMES` for each seed and "all".
 
@@ -256,7 +265,7 @@ def failures(rows: pd.DataFrame, *, mode: str = "recall", group: str = "without_
     recalled = answers["recalled"] >= 0.5
     if mode == "recall":
         pairs = zip(answers["generated"], answers["true_source"], strict=True)
-        recalled = pd.Series([str(text).startswith(f"{source}\n") for text, source in pairs], index=answers.index, dtype=bool)
+        recalled = pd.Series([begins_with(str(text), source) for text, source in pairs], index=answers.index, dtype=bool)
     if mode == "recall_description":
         pairs = zip(answers["generated"], answers["true_source"], strict=True)
         recalled = pd.Series([says(str(text).split("\n")[0], source) for text, source in pairs], index=answers.index, dtype=bool)

@@ -15,9 +15,10 @@ import pandas as pd
 
 from pbb_helpers.analysis.intervals import wilson
 from pbb_helpers.analysis.labels import label
+from pbb_helpers.analysis.statistics import begins_with
 from pbb_helpers.data.descriptions import find, says
 from pbb_helpers.data.plan import Experiment
-from pbb_helpers.families.line_steps import render_step
+from pbb_helpers.families.line_steps import is_step, render_step
 from pbb_helpers.programs import Program, Step, UsageError, family_of
 
 ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "not a step", "source not written first", "wrong end")
@@ -25,8 +26,6 @@ ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "not a 
 "wrong end" where every line is right, but there are fewer than in the true one, or more."""
 TRACED = ("cot", "recall")
 NUMBER = r"(-?[0-9]+)"
-STEP = re.compile(rf"[A-Za-z_]\w* = (?:.+ = )?{NUMBER}|.+ is (?:True|False)|return {NUMBER}|end")
-"""A line of an execution of any program: an assignment, a turn of a loop, a test, a return or the end of a loop (`line_steps.render_step`)."""
 
 
 def first_error(program: Program, x: object, mode: str, generated: str) -> tuple[str, int, int]:
@@ -46,7 +45,7 @@ def first_error(program: Program, x: object, mode: str, generated: str) -> tuple
         )
     steps = program.trace(x)
     if mode == "recall":
-        if not generated.startswith(f"{program.source}\n"):
+        if not begins_with(generated, program.source):
             return "source not written first", 0, len(steps)
         generated = generated[len(program.source) + 1 :]
     lines = generated.rstrip().split("\n") if generated.strip() else []
@@ -54,15 +53,15 @@ def first_error(program: Program, x: object, mode: str, generated: str) -> tuple
         if number > len(lines):
             return "wrong end", number, len(steps)
         if lines[number - 1] != render_step(step):
-            return _error(step, lines[number - 1]), number, len(steps)
+            return _error(step, lines[number - 1], program), number, len(steps)
     return ("right", 0, len(steps)) if len(lines) == len(steps) else ("wrong end", len(steps) + 1, len(steps))
 
 
-def _error(step: Step, line: str) -> str:
+def _error(step: Step, line: str, program: Program) -> str:
     pattern, values = _expected(step)
     match = re.fullmatch(pattern, line)
     if match is None:
-        return "wrong operation" if STEP.fullmatch(line) else "not a step"
+        return "wrong operation" if is_step(line, program) else "not a step"
     return "wrong arithmetic" if list(match.groups()[: len(values)]) == values else "wrong state"
 
 
@@ -121,6 +120,27 @@ def shares(errors: pd.DataFrame, by: tuple[str, ...] = ("condition", "group", "m
     return pd.DataFrame(lines, columns=[*by, "error", "n", "share", "low", "high"])
 
 
+def steps_run(errors: pd.DataFrame, by: tuple[str, ...] = ("condition", "group", "mode")) -> pd.DataFrame:
+    """Returns how often a line that has the program's operation is run wrongly: arithmetic or state.
+
+    Wrong operations come first in an execution and hide what would have been run wrongly after them; so of all answers few fail in arithmetic, however
+    badly the model calculates. Here the lines that were recalled rightly are counted, up to the first wrong one.
+
+    Returns:
+        Columns `by`, lines (with the program's operation), wrong (of these), share, low, high (95 % Wilson on the number of programs).
+    """
+    run_wrongly = errors["error"].isin(["wrong arithmetic", "wrong state"])
+    reached = errors["line"].where(errors["error"] != "right", errors["lines"] + 1) - 1  # lines that are right before the first wrong one
+    reached = reached.where(errors["error"] != "source not written first", 0) + run_wrongly
+    rows = []
+    for cell, answers in errors.assign(reached=reached, run_wrongly=run_wrongly).groupby(list(by), sort=False):
+        lines, wrong = int(answers["reached"].sum()), int(answers["run_wrongly"].sum())
+        programs = number_of_programs(answers[answers["reached"] > 0])
+        share = wrong / lines if lines else float("nan")
+        rows.append((*cell, lines, wrong, share, *(wilson(share, programs) if lines else (float("nan"), float("nan")))))
+    return pd.DataFrame(rows, columns=[*by, "lines", "wrong", "share", "low", "high"])
+
+
 def number_of_programs(rows: pd.DataFrame) -> int:
     """Returns how many programs the answers are about; a name in two seeds is two programs."""
     return len(rows[["seed", "program"]].drop_duplicates())
@@ -155,7 +175,7 @@ def sources_begun(rows: pd.DataFrame) -> pd.DataFrame:
     knowing the source. Columns condition, group, n, right, begun.
     """
     asked = rows[rows["mode"] == "source"]
-    begun = [f"{text}\n".startswith(f"{gold}\n") for text, gold in zip(asked["generated"], asked["gold"], strict=True)]
+    begun = [begins_with(text, gold) for text, gold in zip(asked["generated"], asked["gold"], strict=True)]
     cells = asked.assign(right=asked["correct"].astype(float), begun=begun).groupby(["condition", "group"], sort=False)
     return cells.agg(n=("begun", "size"), right=("right", "mean"), begun=("begun", "mean")).reset_index()
 
@@ -216,7 +236,7 @@ def first_line_given(rows: pd.DataFrame, named: Mapping[str, str], by: Sequence[
 
 def _written(mode: str, text: str, source: str) -> str:
     if mode == "recall":
-        if text.startswith(f"{source}\n"):
+        if begins_with(text, source):
             return "the program"
         if text.startswith("def "):
             return "another program" if text.startswith(source.partition("(")[0] + "(") else "not its name"

@@ -51,7 +51,7 @@ SIZES_PROFILES = {
 }
 SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-s",), "full": ("pbb-xs", "pbb-s", "pbb-m")}
 """One recipe in several sizes: whether what the order does to the notebook's own model holds for others."""
-FORWARD = ("base", "in_context", "answers_only", "stage1_only", "proactive", "mixture")
+FORWARD = ("base", "in_context", "answers_only", "stage1_only", "shuffled_source", "proactive", "mixture")
 FORWARD_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=FORWARD),
     "quick": replace(QUICK, conditions=FORWARD),
