@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ EVERY_KIND = (SHOWN, *KINDS)
 MODES = ("direct", "cot", "recall")
 MEASURES = ("composed", "product", "inner", "outer")
 """Accuracy of the composition; product of those of its parts; of the inner part; of the outer part at what the inner one truly returns."""
-PLACES = ("right", "own source", "inner call", "inner part", "outer call", "outer part")
-"""Where the first wrong line of a generated execution stands; "own source" in recall mode only."""
+PLACES = ("right", "own source", "inner call", "inner part", "outer call", "value passed on", "outer part")
+"""Where the first wrong line of a generated execution stands; "own source" in recall mode only, "value passed on" where the outer part is called by its name, but not with what the inner one returned."""
 
 
 def beside_parts(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
@@ -57,7 +58,9 @@ def products(answers: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.
         kind, condition, mode, n (questions), n_programs (compositions), n_seeds, composed, composed_low, composed_high, inner, outer,
         product, product_low, product_high, difference (composed - product), low, high (95 % of the difference), apart (the interval excludes
         zero and every seed agrees), seed_least, seed_most, composed_least, composed_most (over seeds, of the difference and of what was composed), seed_low, seed_high,
-        composed_seed_low, composed_seed_high (95 % t intervals over seeds of the same two), n_both (questions whose parts are both right), given_both (accuracy on these; NaN where there are none).
+        composed_seed_low, composed_seed_high (95 % t intervals over seeds of the same two), n_both (questions whose parts are both right), given_both (accuracy on these; NaN where there are none),
+        executed (share of answers that are right line by line: an answer may be right by chance; NaN for direct ones), own_source (share that begin with the composition's own source, of which
+        the product knows nothing; NaN but in recall mode).
     """
     lines = []
     for (name, condition, mode), cell in answers.groupby(["kind", "condition", "mode"], sort=False):
@@ -76,6 +79,8 @@ def products(answers: pd.DataFrame, *, n_boot: int = 2000, seed: int = 0) -> pd.
             "seed_low": difference.seed_low, "seed_high": difference.seed_high,
             **dict(zip(("composed_seed_low", "composed_seed_high"), intervals.t_interval(list(by_seed)), strict=True)),
             "n_both": len(both), "given_both": both["correct"].astype(float).mean(),
+            "executed": float((cell["place"] == "right").mean()) if cell["place"].notna().all() else math.nan,
+            "own_source": float((cell["place"] != "own source").mean()) if mode.endswith("recall") else math.nan,
         })  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -92,6 +97,8 @@ def first_wrong(program: Program, x: Any, mode: str, generated: str) -> str:
     >>> from pbb_helpers.data.compositions import compose
     >>> g, f = (Program(n, "arithmetic", f"def {n}(x):\\n    x = x {op}\\n    return x", 1) for n, op in (("g", "+ 3"), ("f", "* 2")))
     >>> first_wrong(compose("h", f, g), 5, "cot", "g(5)\\nx = 5 + 3 = 8\\nreturn 8\\nf(9)\\nx = 9 * 2 = 18\\nreturn 18")
+    'value passed on'
+    >>> first_wrong(compose("h", f, g), 5, "cot", "g(5)\\nx = 5 + 3 = 8\\nreturn 8\\ng(8)\\nx = 8 * 2 = 16\\nreturn 16")
     'outer call'
     """
     way = mode.removeprefix("in_context_")
@@ -102,7 +109,8 @@ def first_wrong(program: Program, x: Any, mode: str, generated: str) -> str:
     lines = generated.rstrip().split("\n")
     for number, (place, line) in enumerate(true):
         if number >= len(lines) or lines[number] != line:
-            return place
+            called = place == "outer call" and number < len(lines) and lines[number].startswith(line.partition("(")[0] + "(")
+            return "value passed on" if called else place
     return "right" if len(lines) == len(true) else "outer part"
 
 
@@ -165,6 +173,9 @@ class Expected(NamedTuple):
 def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     """Returns what came of each expectation, in the columns of `verdicts.claims`; the effect is the distance from the product or the floor.
 
+    That a condition is not above its floor says nothing of composing where the product is not above it either: such a line could not fail, and `came_true` is "-".
+    The margin is that of any other null: a floor of some hundred questions is not known to two points.
+
     Args:
         expected: Written before the run.
         table: From `products`.
@@ -174,8 +185,10 @@ def claims(expected: Sequence[Expected], table: pd.DataFrame, floors: pd.DataFra
     for e in expected:
         cell = table[(table["condition"] == e.condition) & (table["kind"] == e.kind) & (table["mode"] == e.mode)]
         found = verdicts.NOT_RUN if cell.empty else _claim(e, cell.iloc[0], floors)
-        margin = verdicts.FLOOR_MARGIN if e.against == "floor" else verdicts.MARGIN
-        came = verdicts.came_true(e.expected, found["verdict"], found["low"], found["high"], margin)
+        empty = (
+            e.against == "floor" and e.expected == "not above" and not cell.empty and cell.iloc[0]["product_low"] <= highest(floors, e.kind)
+        )
+        came = "-" if empty else verdicts.came_true(e.expected, found["verdict"], found["low"], found["high"])
         lines.append({"claim": f"{e.text} (against its {e.against})", "expected": e.expected} | found | {"came_true": came})
     return pd.DataFrame(lines, columns=list(verdicts.CLAIM))
 
@@ -255,7 +268,7 @@ def recorded(table: pd.DataFrame, floors: pd.DataFrame, reproduced: pd.DataFrame
     shown = table[(table["condition"] == condition) & table["mode"].isin(MODES)].copy()
     top = table[table["condition"] == "in_context"].set_index(["kind", "mode"])["composed"].to_dict()
     numbers = {
-        "right": shown["composed"], "product of its parts": shown["product"], "difference": shown["difference"], "low": shown["low"],
+        "right": shown["composed"], "right line by line": shown["executed"], "own source first": shown["own_source"], "product of its parts": shown["product"], "difference": shown["difference"], "low": shown["low"],
         "high": shown["high"], "floor": [highest(floors, name) for name in shown["kind"]],
         "untuned, sources in its prompt": [top.get(key) for key in zip(shown["kind"], shown["mode"], strict=True)],
         "source reproduced": [known.get(name) for name in shown["kind"]],

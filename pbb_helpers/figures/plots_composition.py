@@ -19,7 +19,7 @@ from pbb_helpers.programs import UsageError
 INTERVAL = "95 % interval over compositions, seeds held: cluster bootstrap, or Wilson on their number where that degenerates"
 PRODUCT = {"color": "#0072B2", "marker": "D"}
 PLACE_COLOURS = {"right": "#009E73", "own source": "#882255", "inner call": "#D55E00", "inner part": "#E69F00", "outer call": "#56B4E9",
-                 "outer part": "#F0E442"}  # fmt: skip
+                 "value passed on": "#0072B2", "outer part": "#F0E442"}  # fmt: skip
 
 
 @themed
