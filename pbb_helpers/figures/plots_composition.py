@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from pbb_helpers.analysis.labels import colour, in_order, label, marker
 from pbb_helpers.data.compositions import KINDS
+from pbb_helpers.experiments.composition_calls import PARTS, SLOTS
 from pbb_helpers.experiments.composition_results import EVERY_KIND, MODES, PLACES, highest
 from pbb_helpers.figures.theme import CEILING_LINE, FLOOR_LINE, GREY, PERCENT, counts_text, footnote, number_range, themed
 from pbb_helpers.programs import UsageError
@@ -116,6 +117,40 @@ def wrong_places(table: pd.DataFrame, *, condition: str = "proactive") -> Figure
     fig.legend(handles, names, loc="outside upper center", ncols=len(PLACES))
     counts = shown.groupby(["kind", "mode"])["n"].sum()
     footnote(fig, f"Each bar: n = {number_range(counts)} answers of {label(condition)}, all seeds; the first line that differs from the true execution; shares without interval.")  # fmt: skip
+    return fig
+
+
+@themed
+def called_parts(table: pd.DataFrame, *, fewest: int = 10) -> Figure:
+    """Returns how often the part's own name is called once it is written, by what the part is: a panel per slot, a marker per condition.
+
+    Args:
+        table: From `composition_calls.calls`.
+        fewest: Answers that a point must have; of fewer it is only said how many there were.
+    """
+    if table.empty:
+        raise UsageError("no answers that begin with the composition's own source; ask compositions in recall mode")
+    fig = Figure(figsize=(8.6, 3.6), layout="constrained")
+    axes = fig.subplots(1, len(SLOTS), sharex=True, sharey=True)
+    names = in_order(table["condition"])
+    for ax, slot in zip(axes, SLOTS, strict=True):
+        for y, part in enumerate(PARTS):
+            cell = table[(table["slot"] == slot) & (table["part"] == part)].set_index("condition")
+            for i, name in enumerate(names):
+                at = y + 0.3 * (i - (len(names) - 1) / 2)
+                if name in cell.index and cell.loc[name, "n"] >= fewest:
+                    line = cell.loc[name].rename({"the part": "right", "low": "right_low", "high": "right_high"})
+                    _dot(ax, line, "right", at, colour(name), marker(name))
+                else:
+                    n = int(cell["n"].get(name, 0))
+                    ax.text(0.02, at, f"n = {n}", color=GREY, va="center", fontsize=7.5, style="italic")
+        _finish(ax, f"{slot} call", list(PARTS))
+        ax.set_xlabel("calls of the right name")
+    handles = [Line2D([], [], color=colour(name), marker=marker(name), linewidth=2.2, label=label(name)) for name in names]
+    fig.legend(handles=handles, loc="outside upper center", ncols=len(names))
+    counts = table[table["n"] >= fewest]
+    footnote(fig, f"Each point: n = {number_range(counts['n'])} answers over {number_range(counts['n_programs'])} w/o IO compositions, all seeds, in recall mode, right up to the call; "
+                  "95 % Wilson interval on the number of compositions.")  # fmt: skip
     return fig
 
 
