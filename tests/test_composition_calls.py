@@ -47,7 +47,7 @@ def number_of_compositions() -> int:
 
 def test_right_answers_call_their_parts_whatever_these_are() -> None:
     table = answered(lambda seed, program, x: recalled(program, x))
-    assert (table["the part"] == 1).all() and set(table["slot"]) == {"inner", "outer"}
+    assert (table["the part"] == 1).all() and (table["then_right"] == 1).all() and set(table["slot"]) == {"inner", "outer"}
     assert table.groupby("slot")["n"].sum().tolist() == [number_of_compositions()] * 2
     assert set(table["part"]) <= set(composition_calls.PARTS) and "w/o IO" in set(table["part"])
     inner = [(PLAN.dataset(seed), p.calls[0]) for seed in PLAN.seeds for p in PLAN.dataset(seed).without_io if p.calls]
@@ -62,10 +62,41 @@ def test_the_slot_decides_what_was_shown() -> None:
     first = {seed: next(p for p in PLAN.dataset(seed).with_io if p.calls).calls[0].name for seed in PLAN.seeds}
     table = answered(lambda seed, program, x: recalled(program, x, inner=first[seed]))
     assert set(table["slot"]) == {"inner"}, "where the inner call is wrong the outer one is not judged"
-    assert (table["the part"] + table["another, shown in this slot"] == 1).all()
-    assert table.set_index("part").loc["w/o IO", "another, shown in this slot"] == 1
+    assert (table["the part"] + table["another, shown in this slot"] + table["the other part"] == 1).all()
+    assert table.set_index("part").loc["w/o IO", ["another, shown in this slot", "the other part"]].sum() == 1
+    crossed = answered(lambda seed, program, x: recalled(program, x, inner=program.calls[1].name))
+    assert (crossed["the other part"] == 1).all() and crossed["then_right"].isna().all()
     later = answered(lambda seed, program, x: recalled(program, x, outer="nobody")).set_index("slot")
     assert (later.loc["inner", "the part"] == 1).all() and (later.loc["outer", "another program"] == 1).all()
+
+
+def test_a_part_that_is_called_may_be_run_wrongly() -> None:
+    def cut(seed: int, program: Program, x: int) -> str:
+        return "\n".join(recalled(program, x).split("\n")[: 4 if seed else None])  # of seed 1 the source, the inner call and a line
+
+    table = answered(cut)
+    inner = table[table["slot"] == "inner"]
+    right = sum(bool(p.calls) for p in PLAN.dataset(0).without_io) / number_of_compositions()
+    assert (inner["n"] * inner["then_right"]).sum() / inner["n"].sum() == pytest.approx(right)
+
+
+def test_a_part_is_told_apart_by_where_it_was_shown() -> None:
+    expected = {slot: dict.fromkeys(composition_calls.PARTS, 0) for slot in composition_calls.SLOTS}
+    for seed in PLAN.seeds:
+        dataset = PLAN.dataset(seed)
+        sources = [p.source for p in dataset.with_io if p.calls]  # "    return outer(inner(x))"
+        called = {"outer": {s.split("return ")[1].split("(")[0] for s in sources}, "inner": {s.split("(")[-2] for s in sources}}
+        assert composition_calls.shown_in(dataset) == called
+        hidden = {p.name for p in dataset.without_io}
+        for p in dataset.without_io:
+            for slot, part in zip(composition_calls.SLOTS, p.calls, strict=False):
+                elsewhere = part.name in called["inner"] | called["outer"]
+                which = 3 if part.name in hidden else 0 if part.name in called[slot] else 1 if elsewhere else 2
+                expected[slot][composition_calls.PARTS[which]] += 1
+    table = answered(lambda seed, program, x: recalled(program, x))
+    found = {slot: cell.set_index("part")["n"].to_dict() for slot, cell in table.groupby("slot")}
+    assert found == {slot: {part: n for part, n in counts.items() if n} for slot, counts in expected.items()}
+    assert {part for counts in found.values() for part in counts} == set(composition_calls.PARTS), "every kind of part occurs"
 
 
 @pytest.mark.parametrize("line", ["return 5", "", "x = 5 + 3 = 8", "f(x)"])
