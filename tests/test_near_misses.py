@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pbb_helpers.analysis import near_misses, traces
 from pbb_helpers.data.documents import chain_of_thought
-from pbb_helpers.programs import Program
+from pbb_helpers.figures import plots_traces
+from pbb_helpers.programs import Program, UsageError
 
 BODIES = ("x + {c}", "x * {c}", "max(x, {c})", "abs(x - {c})")
 PROGRAMS = {
@@ -114,3 +116,13 @@ def longer(i: int) -> Program:
 )
 def test_kinds_of_lines(line: str, kind: str) -> None:
     assert near_misses.kind(near_misses.form(line)) == kind
+
+
+def test_the_figure_shows_share_and_chance() -> None:
+    table = near_misses.near_misses(errors(lambda f, x, i: f"x = {x} + 50 = {x + 50}\nreturn {x + 50}"), PROGRAMS)
+    fig = plots_traces.near_misses(table)
+    FigureCanvasAgg(fig).draw()
+    texts = [" ".join(text.get_text().split()) for text in fig.findobj(match=lambda a: hasattr(a, "get_text"))]
+    assert "25, by chance 25" in texts and any("n = 96 answers over 48 programs" in text for text in texts)
+    with pytest.raises(UsageError, match="no wrong operations"):
+        plots_traces.near_misses(table.iloc[:0])

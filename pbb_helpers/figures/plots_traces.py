@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pbb_helpers.analysis.labels import colour, in_order, label, marker
 from pbb_helpers.analysis.traces import ERRORS, TRACED, shares, still_right
@@ -79,6 +80,46 @@ def right_so_far(errors: pd.DataFrame, *, group: str = "without_io") -> Figure:
     fig.legend(handles, names, loc="outside upper center", ncols=3)
     footnote(fig, f"Each curve: {_counts(errors[errors['group'] == group])} at line 1; at each line those executions that have it, at least 5 of "
                    "them; band: 95 % Wilson interval on the number of programs.")  # fmt: skip
+    return fig
+
+
+@themed
+def near_misses(table: pd.DataFrame, *, group: str = "without_io") -> Figure:
+    """Returns how often a wrong operation has the form of the right one, beside how often it has that of another program's, a row per condition.
+
+    Args:
+        table: From `near_misses.near_misses`.
+        group: Whose programs.
+    """
+    shown = table[table["group"] == group].set_index("condition")
+    if shown.empty:
+        raise UsageError(f"no wrong operations in chains of thought about {label(group)} programs; ask in mode cot")
+    names = in_order(shown.index)
+    fig = Figure(figsize=(7.6, 0.36 * len(names) + 1.5), layout="constrained")
+    ax = fig.subplots()
+    for y, name in enumerate(names):
+        line = shown.loc[name]
+        shade = colour(name)
+        ax.plot([line["chance"], line["share"]], [y, y], color=shade, linewidth=0.8, zorder=2)
+        ax.plot(line["chance"] + line[["low", "high"]].to_numpy(float), [y, y], color=shade, linewidth=2.2, solid_capstyle="butt", zorder=3)
+        ax.plot(
+            [line["share"]], [y], marker=marker(name), color=shade, markersize=6, markeredgecolor="white", markeredgewidth=0.5, zorder=4
+        )
+        ax.plot([line["chance"]], [y], marker="D", color=GREY, markerfacecolor="white", markersize=5, zorder=4)
+        ax.annotate(f"{100 * line['share']:.0f}, by chance {100 * line['chance']:.0f}", (1, y), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                    va="center", fontsize=7.5, color=shade, annotation_clip=False)  # fmt: skip
+    ax.set_yticks(range(len(names)), [label(name) for name in names])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlim(0, 1)
+    ax.set_xticks(*PERCENT)
+    ax.grid(axis="x")
+    ax.set_xlabel(f"wrong operations about {label(group)} programs that have the form of the right one")
+    handles = [Line2D([], [], color=GREY, marker="D", markerfacecolor="white", linestyle="", label="by chance: form of another program's line"),
+               Line2D([], [], color=GREY, marker="o", linewidth=2.2, label="form of the program's own line")]  # fmt: skip
+    fig.legend(handles=handles, loc="outside upper center", ncols=2)
+    footnote(fig, f"Each row: n = {number_range(shown['n'])} answers over {number_range(shown['n_programs'])} programs; bar: 95 % interval of the distance from chance, "
+                   "over programs, seeds held: cluster bootstrap.")  # fmt: skip
     return fig
 
 
