@@ -130,14 +130,14 @@ def called_parts(table: pd.DataFrame, *, fewest: int = 10) -> Figure:
     """
     if table.empty:
         raise UsageError("no answers that begin with the composition's own source; ask compositions in recall mode")
-    fig = Figure(figsize=(8.6, 3.6), layout="constrained")
-    axes = fig.subplots(1, len(SLOTS), sharex=True, sharey=True)
     names = in_order(table["condition"])
+    fig = Figure(figsize=(8.6, 2.0 + (0.2 + 0.17 * len(names)) * len(PARTS)), layout="constrained")
+    axes = fig.subplots(1, len(SLOTS), sharex=True, sharey=True)
     for ax, slot in zip(axes, SLOTS, strict=True):
         for y, part in enumerate(PARTS):
             cell = table[(table["slot"] == slot) & (table["part"] == part)].set_index("condition")
             for i, name in enumerate(names):
-                at = y + 0.3 * (i - (len(names) - 1) / 2)
+                at = y + 0.75 / len(names) * (i - (len(names) - 1) / 2)
                 if name in cell.index and cell.loc[name, "n"] >= fewest:
                     line = cell.loc[name].rename({"the part": "right", "low": "right_low", "high": "right_high"})
                     _dot(ax, line, "right", at, colour(name), marker(name))
