@@ -80,7 +80,7 @@ def test_claims_need_every_seed_and_say_what_was_not_run() -> None:
     by_chance = errors(lambda f, x, i: f"x = {x} + 50 = {x + 50}\nreturn {x + 50}").assign(condition="d")
     right = errors(lambda f, x, i: chain_of_thought(f, x)).assign(condition="e")
     texts = [("near", "c", "above"), ("chance", "d", "no difference shown"), ("right", "e", "above"), ("absent", "z", "above")]
-    found = near_misses.claims(texts, pd.concat([near, by_chance, right]), PROGRAMS).set_index("claim")
+    found = near_misses.claims(texts, near_misses.near_misses(pd.concat([near, by_chance, right]), PROGRAMS)).set_index("claim")
     assert found["verdict"].to_dict() == {
         "near": "above",
         "chance": "no difference shown",

@@ -13,7 +13,9 @@ from pbb_helpers.analysis.statistics import per_program
 from pbb_helpers.analysis.traces import operation
 from pbb_helpers.analysis.verdicts import CLAIM, NOT_RUN, came_true, verdict
 from pbb_helpers.families.line_steps import render_step
-from pbb_helpers.programs import Program
+from pbb_helpers.programs import Program, from_cell
+
+COLUMNS = ("n", "n_programs", "n_seeds", "share", "chance", "excess", "low", "high", "seed_least", "seed_most", "seed_low", "seed_high")
 
 
 def form(line: str) -> str:
@@ -27,13 +29,13 @@ def form(line: str) -> str:
     return re.sub(r"-?[0-9]+|True|False", "N", line)
 
 
-def kind(form: str) -> str:
-    """Returns what a line does, from its form: "test", "return", "end", "turn" (of a loop) or "assignment"."""
-    if form.endswith(" is N"):
+def kind(line: str) -> str:
+    """Returns what a line does, from its `form`: "test", "return", "end", "turn" (of a loop) or "assignment"."""
+    if line.endswith(" is N"):
         return "test"
-    if form.startswith("return "):
+    if line.startswith("return "):
         return "return"
-    return "end" if form == "end" else "assignment" if form.count(" = ") > 1 else "turn"
+    return "end" if line == "end" else "assignment" if line.count(" = ") > 1 else "turn"
 
 
 def near_misses(
@@ -55,8 +57,9 @@ def near_misses(
         seed: Of the resampling.
 
     Returns:
-        Columns `by`, n (such answers), n_programs, share, chance, excess (share minus chance), low, high (its 95 % interval, over programs; NaN
-        where there are too few of them). The three are means over seeds of means over answers.
+        Columns `by`, n (such answers), n_programs, n_seeds, share, chance, excess (share minus chance), low, high (its 95 % interval, over programs; NaN
+        where there are too few of them), seed_least, seed_most (the excess in single seeds), seed_low, seed_high (its 95 % t interval over them).
+        Share, chance and excess are means over seeds of means over answers.
     """
     asked = errors[errors["mode"] == "cot"]
     asked = asked.assign(cluster=asked["seed"].astype(str) + "/" + asked["program"])  # a name in two seeds is two programs
@@ -65,43 +68,38 @@ def near_misses(
         judged = pd.concat([_judged(some, programs) for _, some in cell.groupby("seed", sort=False)])
         if judged.empty:
             continue
-        totals, counts, _ = per_program(judged.assign(excess=judged["same"] - judged["chance"], seed=judged["seed"].astype(str)), "excess")
+        judged = judged.assign(excess=judged["same"] - judged["chance"], seed=judged["seed"].astype(str))
+        totals, counts, _ = per_program(judged, "excess")
         interval = cluster_bootstrap(totals, counts, n_boot=n_boot, seed=seed)
-        share, chance = (float(judged.groupby("seed")[column].mean().mean()) for column in ("same", "chance"))
+        means = judged.groupby("seed")[["same", "chance", "excess"]].mean()
+        share, chance, excess = means.mean()
+        seed_low, seed_high = t_interval(list(means["excess"]), lowest=-1.0)
         lines.append(
             dict(zip(by, key, strict=True))
-            | {"n": len(judged), "n_programs": len(totals), "share": share, "chance": chance, "excess": share - chance}
-            | {"low": interval.low, "high": interval.high}
+            | {"n": len(judged), "n_programs": len(totals), "n_seeds": len(means), "share": share, "chance": chance, "excess": excess}
+            | {"low": interval.low, "high": interval.high, "seed_least": means["excess"].min(), "seed_most": means["excess"].max()}
+            | {"seed_low": seed_low, "seed_high": seed_high}
         )
-    return pd.DataFrame(lines, columns=[*by, "n", "n_programs", "share", "chance", "excess", "low", "high"])
+    return pd.DataFrame(lines, columns=[*by, *COLUMNS])
 
 
-def claims(predictions: Sequence[tuple[str, str, str]], errors: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
-    """Returns what came of predictions about w/o IO programs, (text, condition, what is expected of its excess) each, as `verdicts.claims` does.
+def claims(predictions: Sequence[tuple[str, str, str]], table: pd.DataFrame) -> pd.DataFrame:
+    """Returns what came of predictions about w/o IO programs, as `verdicts.claims` does.
 
-    A condition that was not asked, or wrote no wrong operation that can be judged, is "not run".
+    Args:
+        predictions: (text, condition, what is expected of its excess) each.
+        table: From `near_misses`; a condition that has no line there (it was not asked, or wrote no wrong operation that can be judged) is "not run".
     """
-    table = near_misses(errors, programs).set_index(["group", "condition"])
-    by_seed = near_misses(errors, programs, ("condition", "group", "seed"))
+    cells = table[table["group"] == "without_io"].set_index("condition")
     lines = []
     for text, condition, expected in predictions:
         found: dict[str, Any] = dict(NOT_RUN)
-        if ("without_io", condition) in table.index:
-            line = table.loc[("without_io", condition)]
-            seeds = by_seed.loc[(by_seed["group"] == "without_io") & (by_seed["condition"] == condition), "excess"].tolist()
-            found = {
-                "verdict": verdict(line["low"], line["high"], seeds),
-                "effect": line["excess"],
-                "low": line["low"],
-                "high": line["high"],
-            }
-            found |= dict(zip(("seed_low", "seed_high"), t_interval(seeds, lowest=-1.0), strict=True))
-            found |= {"n": line["n"], "n_programs": line["n_programs"], "n_seeds": len(seeds)}
-        lines.append(
-            {"claim": text, "expected": expected}
-            | found
-            | {"came_true": came_true(expected, found["verdict"], found["low"], found["high"])}
-        )
+        if condition in cells.index:
+            cell = cells.loc[condition]
+            found = {"verdict": verdict(cell["low"], cell["high"], (cell["seed_least"], cell["seed_most"])), "effect": cell["excess"]}
+            found |= {name: cell[name] for name in ("low", "high", "seed_low", "seed_high", "n", "n_programs", "n_seeds")}
+        came = came_true(expected, found["verdict"], found["low"], found["high"])
+        lines.append({"claim": text, "expected": expected} | found | {"came_true": came})
     return pd.DataFrame(lines, columns=list(CLAIM))
 
 
@@ -110,7 +108,7 @@ def _judged(cell: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> 
     true: dict[tuple[str, object], list[tuple[re.Pattern[str], str, tuple[str, ...]]]] = {}
     for seed, name, x in cell[["seed", "program", "input"]].itertuples(index=False, name=None):
         if (name, x) not in true:
-            steps = programs[seed, name].trace(int(x) if isinstance(x, float) else x)
+            steps = programs[seed, name].trace(from_cell(x))
             forms = [form(render_step(step)) for step in steps]
             kinds = [tuple(map(kind, forms[: number + 1])) for number in range(len(forms))]
             true[name, x] = list(zip(map(operation, steps), forms, kinds, strict=True))

@@ -18,7 +18,7 @@ from pbb_helpers.analysis.labels import label
 from pbb_helpers.analysis.statistics import begins_with
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.families.line_steps import is_step, render_step
-from pbb_helpers.programs import Program, Step, UsageError, family_of
+from pbb_helpers.programs import Program, Step, UsageError, family_of, from_cell
 
 ERRORS = ("right", "wrong arithmetic", "wrong state", "wrong operation", "not a step", "source not written first", "wrong end")
 """What a generated execution is; "source not written first" in recall mode only: another program's, or none (`recall.recalled` tells these apart);
@@ -95,9 +95,7 @@ def first_errors(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program]
     """Returns the answers in modes that step through the execution, with columns error, line (of the first error, from 1) and lines (of the true one)."""
     traced = rows[rows["mode"].isin(TRACED)].reset_index(drop=True)
     found = [
-        first_error(
-            programs[seed, name], int(x) if isinstance(x, float) else x, mode, text
-        )  # a column with gaps turns whole numbers to floats
+        first_error(programs[seed, name], from_cell(x), mode, text)
         for seed, name, x, mode, text in traced[["seed", "program", "input", "mode", "generated"]].itertuples(index=False, name=None)
     ]
     return traced.assign(**{column: [line[i] for line in found] for i, column in enumerate(("error", "line", "lines"))})

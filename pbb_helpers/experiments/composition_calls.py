@@ -9,8 +9,8 @@ import pandas as pd
 
 from pbb_helpers.analysis import intervals, traces
 from pbb_helpers.data.datasets import Dataset
-from pbb_helpers.data.documents import execution
 from pbb_helpers.data.plan import Experiment
+from pbb_helpers.experiments.composition_results import true_lines
 
 SLOTS = ("inner", "outer")
 PARTS = ("w/ IO, shown in this slot", "w/ IO, shown in the other slot", "w/ IO, in no shown composition", "w/o IO")
@@ -46,16 +46,17 @@ def calls(answers: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
         hidden, shown = set(programs), shown_in(dataset)
         for row in some.itertuples():
             program = programs[row.program]
-            written, at = row.generated.rstrip().split("\n"), len(program.source.split("\n"))
-            for (slot, parts), (part, value) in zip(shown.items(), program.called(int(row.input)), strict=True):
+            written = row.generated.rstrip().split("\n")
+            places = [place for place, _ in true_lines(program, int(row.input), "recall")]
+            for (slot, parts), part in zip(shown.items(), program.calls, strict=True):
                 if row.place not in REACHED[slot]:
                     break
                 elsewhere = any(part.name in others for others in shown.values())
                 kind = PARTS[3 if part.name in hidden else 0 if part.name in parts else 1 if elsewhere else 2]
                 other = next(own.name for own in program.calls if own is not part)
+                at = places.index(f"{slot} call")
                 called = _who(written[at : at + 1], part.name, other, parts)
                 lines.append((row.condition, slot, kind, seed, program.name, called, row.place in AFTER[slot]))
-                at += 1 + len(execution(part, value, "recall").split("\n"))
     found = pd.DataFrame(lines, columns=["condition", "slot", "part", "seed", "program", "called", "then_right"])
     table = []
     for (condition, slot, part), cell in found.groupby(["condition", "slot", "part"], sort=False):

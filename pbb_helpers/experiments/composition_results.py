@@ -91,6 +91,15 @@ def _measure(cell: pd.DataFrame, measure: str) -> pd.DataFrame:
     return cell.assign(condition=measure, group=cell["kind"], correct=score.astype(float))
 
 
+def true_lines(program: Program, x: Any, way: str) -> list[tuple[str, str]]:
+    """Returns the lines of the true execution of a composition, each with its place, of `PLACES`; `way` is "cot" or "recall"."""
+    true = [("own source", line) for line in program.source.split("\n")] if way == "recall" else []
+    for which, (part, value) in zip(("inner", "outer"), program.called(x), strict=True):
+        true += [(f"{which} call", f"{part.name}({value})")]
+        true += [(f"{which} part", line) for line in execution(part, value, way).split("\n")]
+    return true
+
+
 def first_wrong(program: Program, x: Any, mode: str, generated: str) -> str:
     """Returns where the first line stands in which a generated execution of a composition differs from the true one; one of `PLACES`.
 
@@ -101,11 +110,7 @@ def first_wrong(program: Program, x: Any, mode: str, generated: str) -> str:
     >>> first_wrong(compose("h", f, g), 5, "cot", "g(5)\\nx = 5 + 3 = 8\\nreturn 8\\ng(8)\\nx = 8 * 2 = 16\\nreturn 16")
     'outer call'
     """
-    way = mode.removeprefix("in_context_")
-    true = [("own source", line) for line in program.source.split("\n")] if way == "recall" else []
-    for which, (part, value) in zip(("inner", "outer"), program.called(x), strict=True):
-        true += [(f"{which} call", f"{part.name}({value})")]
-        true += [(f"{which} part", line) for line in execution(part, value, way).split("\n")]
+    true = true_lines(program, x, mode.removeprefix("in_context_"))
     lines = generated.rstrip().split("\n")
     for number, (place, line) in enumerate(true):
         if number >= len(lines) or lines[number] != line:
