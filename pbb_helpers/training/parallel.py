@@ -1,7 +1,8 @@
 """One training on several GPUs: each process takes its part of every batch, and their gradients are added up.
 
 The processes are those that `accelerate launch` (or torchrun) started and that `accelerate.PartialState()` has introduced to each other; in a
-plain process everything here does nothing. Only the first process writes to the store.
+plain process everything here does nothing. Only the first process writes to the store. Who starts the processes ends them too, with
+`PartialState().destroy_process_group()` after the last stage.
 """
 
 from __future__ import annotations
