@@ -131,9 +131,56 @@ def test_the_same_programs_are_worded_in_many_ways():
     assert len(said) > 10
 
 
-def test_a_share_above_one_is_refused():
-    with pytest.raises(UsageError, match="language 1.5; give the share of documents in words, from 0 to 1"):
-        Mix(language=1.5)
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"language": 1.5}, "language 1.5; give the share of documents in words, from 0 to 1"),
+    ({"calls": -0.1}, "calls -0.1; give the share of documents with a program that calls others, from 0 to 1"),
+    ({"calls": 0.5, "families": {"arithmetic": 1.0, "ciphers": 1.0}}, "calls 0.5 with families .* are of arithmetic alone"),
+])  # fmt: skip
+def test_a_share_that_is_none_is_refused(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        Mix(**wrong)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_documents_asks_for_a_program_that_calls_two_others(share):
+    mix, inputs = Mix(language=0.5, calls=share), tuple(range(-4, 30))
+    made = list(itertools.islice(corpus.conversations(mix, 0, inputs=inputs), 300))
+    called = [(d, re.search(rf"def {d[0].program}\(x\):\n    return (\w+)\((\w+)\(x\)\)", d[0].prompt)) for d in made]
+    called = [(document, match.groups()) for document, match in called if match]
+    assert abs(len(called) / 300 - share) < 0.08
+    for document, (outer, inner) in called:
+        first = document[0]
+        sources = first.prompt.rpartition("\n\n")[0].split("\n\n")
+        assert len(sources) == len({source.partition("(")[0] for source in sources}) <= 5
+        space: dict = {}
+        exec("\n".join(sources), space)
+        for e in document:
+            assert e.input in inputs and space[inner](e.input) in inputs and str(space[first.program](e.input)) == e.answer
+        if first.kind == "in_context_direct":
+            assert len(document) == corpus.TURNS and all(e.completion == e.answer for e in document)
+        else:
+            steps = first.completion.splitlines()
+            assert [line for line in steps if re.fullmatch(r"\w+\(-?\d+\)", line)] == [
+                f"{inner}({first.input})", f"{outer}({space[inner](first.input)})"
+            ]  # fmt: skip
+            assert steps[-1] == f"return {first.answer}"
+            written = re.findall(r"def (\w+)\(", first.completion)
+            assert written == ([first.program, inner, outer] if first.kind == "in_context_recall" else [])
+
+
+def test_programs_with_an_excluded_behaviour_are_in_no_document_not_even_composed():
+    mix = Mix(lengths={1: 1.0}, calls=1.0)
+    made = [document[0] for document in itertools.islice(corpus.conversations(mix, 0), 200)]
+    inputs = family("arithmetic").inputs()
+
+    def behaviours(example):
+        space: dict = {}
+        exec("\n".join(example.prompt.rpartition("\n\n")[0].split("\n\n")), space)
+        return {name: tuple(space[name](x) for x in inputs) for name in space if not name.startswith("__")}
+
+    unwanted = frozenset(behaviours(example)[example.program] for example in made[:40])
+    left = [document[0] for document in itertools.islice(corpus.conversations(mix, 0, exclude=unwanted), 200)]
+    assert not any(unwanted & set(behaviours(example).values()) for example in left)
 
 
 def test_a_window_is_a_function_of_seed_and_index(shipped_like):
@@ -391,6 +438,14 @@ def test_questions_in_words_are_the_same_questions():
 def test_a_setting_that_is_none_is_named(wrong, message):
     with pytest.raises(UsageError, match=message):
         pretrain.main(**wrong)
+
+
+def test_fresh_questions_on_calls_are_the_same_in_every_mode_and_leave_the_others_as_they_were():
+    plain, both = pretrain.held_out_questions(8), pretrain.held_out_questions(8, calls=True)
+    assert {mode: both[mode] for mode in plain} == plain and set(both) - set(plain) == {"calls_direct", "calls_cot", "calls_recall"}
+    for one, other, third in zip(*(both[f"calls_{mode}"] for mode in ("direct", "cot", "recall")), strict=True):
+        assert one.prompt.rpartition("\n\n")[0] == other.prompt.rpartition("\n\n")[0] == third.prompt.rpartition("\n\n")[0]
+        assert one.answer == other.answer == third.answer and one.prompt.count("def ") == 3
 
 
 def test_fresh_questions_are_asked_of_every_family_of_the_mix_under_names_of_their_own():

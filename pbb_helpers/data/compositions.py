@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,11 @@ def with_compositions(parts: Dataset, *, n_with_io: int, n_each: int, fewest: in
     )  # fmt: skip
 
 
+def passed_on(program: Program, inputs: Sequence[Any]) -> float:
+    """Returns the share of `inputs` at which the inner part gives one of them, so that the outer part is asked what it may be asked by itself."""
+    return sum(program.calls[0].run(x) in inputs for x in inputs) / len(inputs)
+
+
 def kind(program: Program, dataset: Dataset) -> str:
     """Returns "with_io" or "without_io" of a part; of a composition its kind, `SHOWN` or one of `KINDS`."""
     hidden = {p.name for p in dataset.without_io}
@@ -111,7 +117,4 @@ def _one(pool: Sequence[Program], used: set[str], draws: np.random.Generator) ->
 
 def _fits(program: Program, parts: Dataset, fewest: int) -> bool:
     inputs, held_out = parts.inputs_of(program), parts.held_out_of(program)
-    inner = program.calls[0]
-    domain = parts.train_inputs + parts.eval_inputs
-    defined = sum(inner.run(x) in domain for x in domain)
-    return len(inputs) > 0 and len(held_out) >= fewest and defined >= FEWEST_INPUTS * len(domain)
+    return len(inputs) > 0 and len(held_out) >= fewest and passed_on(program, parts.train_inputs + parts.eval_inputs) >= FEWEST_INPUTS

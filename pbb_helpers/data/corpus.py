@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pbb_helpers.data.compositions import FEWEST_INPUTS, compose, passed_on
 from pbb_helpers.data.documents import CALL_TEMPLATES, Example, call_document, in_context_document
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.programs import Program, UsageError, behaviour, family
@@ -33,6 +34,8 @@ class Mix:
         language: Share of documents whose programs stand in the prompt in words (`descriptions.describe`) in place of code: 0.5 is code
             and language 1:1, 0.9 is 1:9.
         families: Share of documents per family of programs; those of a document are of one.
+        calls: Share of documents that ask for a program that calls two others, all three in the prompt, in code. With it a model can
+            step from call to call before it is finetuned; the other models of the ladder never read a call.
     """
 
     lengths: dict[int, float] = field(default_factory=lambda: {1: 0.25, 2: 0.5, 3: 0.25})
@@ -41,6 +44,7 @@ class Mix:
     two_distractors: float = 0.05
     language: float = 0.0
     families: dict[str, float] = field(default_factory=lambda: {"arithmetic": 1.0})
+    calls: float = 0.0
 
     def __post_init__(self) -> None:
         for name in self.families:
@@ -49,6 +53,10 @@ class Mix:
             raise UsageError(f"families {self.families}; give each a share of 0 or more, one of them above 0")
         if not 0 <= self.language <= 1:
             raise UsageError(f"language {self.language}; give the share of documents in words, from 0 to 1")
+        if not 0 <= self.calls <= 1:
+            raise UsageError(f"calls {self.calls}; give the share of documents with a program that calls others, from 0 to 1")
+        if self.calls and set(self.families) != {"arithmetic"}:
+            raise UsageError(f"calls {self.calls} with families {sorted(self.families)}; programs that call others are of arithmetic alone")
 
 
 class Pick:
@@ -85,6 +93,7 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
     pool = names or made_up_names()
     families = {(kind, n): family(kind, min_statements=n, max_statements=n) for kind in mix.families for n in mix.lengths}
     every_input = {kind: families[kind, min(mix.lengths)].inputs() for kind in mix.families}
+    calling = np.random.Generator(np.random.PCG64([*np.atleast_1d(seed).tolist(), *b"calls"]))
     # Of their own too: the documents of one family alone are those of a mix that knows no other.
     pick_family = Pick(mix.families, np.random.Generator(np.random.PCG64([*np.atleast_1d(seed).tolist(), *b"family"])))
     pick_length, pick_mode = Pick(mix.lengths, generator), Pick(mix.modes, generator)
@@ -103,21 +112,38 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
             if not exclude or not excluded(program, exclude_over or every_input[kind]):
                 return program
 
-    def question(kind: str) -> tuple[Any, int]:
-        domain = every_input[kind] if inputs is None else inputs
-        return domain[generator.integers(len(domain))], int(generator.integers(len(CALL_TEMPLATES)))
+    def asked_at(kind: str) -> Sequence[Any]:
+        return every_input[kind] if inputs is None else inputs
+
+    def question(program: Program, kind: str) -> tuple[Any, int]:
+        domain = asked_at(kind)
+        while True:
+            x = domain[generator.integers(len(domain))]
+            if not program.calls or program.calls[0].run(x) in domain:
+                return x, int(generator.integers(len(CALL_TEMPLATES)))
+
+    def composition(kind: str) -> tuple[Program, ...]:
+        """Returns a program that calls two others, as `compositions` makes them, these two, and distractors."""
+        while True:
+            name, *rest = (pool[i] for i in generator.choice(len(pool), size=3 + pick_distractors(), replace=False))
+            inner, outer, *others = (sketch(other, kind) for other in rest)
+            whole = compose(name, outer, inner)
+            fits = passed_on(whole, asked_at(kind)) >= FEWEST_INPUTS
+            if fits and not (exclude and excluded(whole, exclude_over or every_input[kind])):
+                return whole, outer, inner, *others
 
     while True:
         chosen = list(dict.fromkeys(pool[i] for i in generator.integers(len(pool), size=5)))[: 1 + pick_distractors()]
         kind = pick_family()
-        program, *others = [sketch(name, kind) for name in chosen]
+        calls = calling.random() < mix.calls
+        program, *others = composition(kind) if calls else [sketch(name, kind) for name in chosen]
         mode = pick_mode()
-        x, template = question(kind)
-        shown = f"description_{mode}" if words.random() < mix.language else mode
+        x, template = question(program, kind)
+        shown = f"description_{mode}" if words.random() < mix.language and not calls else mode
         phrasing = int(words.integers(PHRASINGS))
         document = [in_context_document(program, group, shown, x, template, others, generator, phrasing=phrasing)]
         for _ in range(turns - 1 if mode == "direct" else 0):
-            document.append(call_document(program, group, "direct", *question(kind)))
+            document.append(call_document(program, group, "direct", *question(program, kind)))
         yield document
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from pbb_helpers.data.corpus import Mix, conversations
+from pbb_helpers.data.corpus import Mix, conversations, documents
 from pbb_helpers.data.documents import Example, call_document
 from pbb_helpers.disk import check_manifest, lock, plain_errors, plain_name, write_manifest, write_text
 from pbb_helpers.families.names import draw_names
@@ -111,14 +111,17 @@ def schedule(step: int, settings: PretrainSettings) -> float:
 
 
 def held_out_questions(
-    count: int, seed: int = 10_000, *, language: bool = False, families: Iterable[str] = ("arithmetic",)
+    count: int, seed: int = 10_000, *, language: bool = False, families: Iterable[str] = ("arithmetic",), calls: bool = False
 ) -> dict[str, list[Example]]:
     """Returns fresh in-context questions per mode, of one to two statements: the programs of the quick profile.
 
     With `language` the same are asked with the description in the prompt as well: modes "description_direct", … Those of another family
-    than arithmetic have its name before the mode: "ciphers_cot".
+    than arithmetic have its name before the mode: "ciphers_cot". With `calls` programs that call two such are asked too: "calls_cot".
     """
     questions = {}
+    for mode in ("direct", "cot", "recall") if calls else ():
+        mix = Mix(lengths={1: 0.5, 2: 0.5}, modes={mode: 1.0}, one_distractor=0, two_distractors=0, calls=1)
+        questions[f"calls_{mode}"] = list(itertools.islice(documents(mix, seed), count))
     for kind in families:
         generator = np.random.Generator(np.random.PCG64(seed))
         drawn_from = family(kind)
@@ -214,7 +217,8 @@ def _pretrain(settings: PretrainSettings, folder: Path, log: Callable[[str], Non
     state = _resume(folder / "work", settings, model, trained_by)
     rates = [(group, group["lr"]) for optimizer in trained_by for group in optimizer.param_groups]
     asked = [kind for kind, share in settings.mix.families.items() if share]
-    questions = held_out_questions(settings.questions, language=settings.mix.language > 0, families=asked)
+    mix = settings.mix
+    questions = held_out_questions(settings.questions, language=mix.language > 0, families=asked, calls=mix.calls > 0)
     plain, start, tokens = model.model, time.monotonic() - state["seconds"], state["tokens"]
     compiled = torch.compile(plain, dynamic=True) if settings.compile else plain
     dtype = getattr(torch, settings.dtype)
