@@ -380,6 +380,13 @@ def test_curricula_are_the_same_documents_in_another_order(name):
         assert {e.kind for e in other[0]} == {"source"} and "source" not in {e.kind for e in other[1]}
 
 
+def test_more_early_sources_than_stage_1_has_documents_are_refused():
+    short = replace(BUDGET, stage1_steps=1)
+    spec = condition("early(1)").stages[0]
+    with pytest.raises(UsageError, match=r"early\(1\) moves 48 documents into a stage 1 of 16; give a smaller share, more stage1_steps"):
+        compose(spec, dataset(0), short)
+
+
 def test_no_exposure_has_the_budget_of_retroactive_and_no_source_of_the_others():
     exposed, blind = in_order_of_training("retroactive_sft"), in_order_of_training("no_exposure_sft")
     assert [stage.total() for stage in exposed] == [stage.total() for stage in blind]

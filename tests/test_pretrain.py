@@ -28,6 +28,7 @@ from pbb_helpers.data.descriptions import find, parse
 from pbb_helpers.data.documents import CALL_TEMPLATES, SOURCE_TEMPLATES, call_document, source_document
 from pbb_helpers.data.settings import TrainSettings
 from pbb_helpers.data.stages import build_stage
+from pbb_helpers.disk import write_manifest
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.training import models, pretrain, vocabulary
@@ -354,8 +355,30 @@ def test_a_finished_run_is_prolonged_from_where_it_ended(quick, tmp_path):
     short = pretrain.pretrain(replace(plan, steps=20), tmp_path / "short", log=lambda line: None)
     assert weights(short) != weights(whole)
     assert weights(pretrain.pretrain(plan, short, log=lambda line: None)) == weights(whole)
-    with pytest.raises(UsageError, match=r"holds a run with seed 0, not 1; take another folder"):
-        pretrain.pretrain(replace(plan, seed=1, steps=60), short, log=lambda line: None)
+    before = {path.name: path.read_bytes() for path in short.iterdir() if path.is_file()}
+    for changes, message in (
+        ({"seed": 1, "steps": 60}, "holds a run with seed 0, not 1; take another folder"),
+        ({"lr": 1e-4}, "holds a run with lr .*, not 0.0001"),
+        ({"bpe_size": 700}, "holds a run with bpe_size"),
+        ({"mix": Mix(calls=0.5)}, "holds a run with mix"),
+        ({"steps": 30}, "holds a run of 40 steps, and 30 are asked for"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pretrain.pretrain(replace(plan, **changes), short, log=lambda line: None)
+    assert {path.name: path.read_bytes() for path in short.iterdir() if path.is_file()} == before, "a call that is refused touches nothing"
+
+
+def test_a_checkpoint_of_a_version_that_knew_fewer_settings_is_gone_on_from(quick, tmp_path):
+    plan = replace(TINY, steps=16)
+    folder = pretrain.pretrain(plan, tmp_path / "one", log=lambda line: None)
+    state = json.loads((folder / "work" / "state.json").read_text())
+    state["fixed"]["mix"].pop("calls")
+    state["fixed"].pop("lr")
+    (folder / "work" / "state.json").write_text(json.dumps(state))
+    write_manifest(folder / "work", sorted(p for p in (folder / "work").iterdir() if p.name != "manifest.json"), pretrain.CHECKPOINT)
+    lines: list[str] = []
+    pretrain.pretrain(replace(plan, steps=32), folder, log=lines.append)
+    assert lines and lines[0].startswith("step 32")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
@@ -434,6 +457,7 @@ def test_questions_in_words_are_the_same_questions():
     ({"hiden": 3}, "unknown setting 'hiden'; did you mean 'hidden'"), ({"langage": 0.5}, "did you mean 'language'"),
     ({"bpe_size": 10}, "bpe_size 10; give at least 258"), ({"longest": 5}, "longest 5; give at least 64"),
     ({"passes": 2, "layers": 3}, "passes 2 over 3 layers; give at least 1 pass, over an even number"),
+    ({"seed": -1}, "seed -1; give a whole number from 0"),
 ])  # fmt: skip
 def test_a_setting_that_is_none_is_named(wrong, message):
     with pytest.raises(UsageError, match=message):

@@ -33,13 +33,14 @@ def test_profiles_grow() -> None:
 
 def test_each_parameter_changes_what_it_names() -> None:
     changed = plan(conditions=["mixture", "base"], seeds=[3], n_with_io=50, n_without_io=20, min_statements=2, max_statements=3,
-                   stage1_steps=7, stage2_steps=5, batch_size=8, method="full", rank=4)  # fmt: skip
+                   stage1_steps=7, stage2_steps=5, batch_size=8, rank=4)  # fmt: skip
     assert changed.conditions == ("base", "mixture") and changed.seeds == (3,)
     assert (changed.n_with_io, changed.n_without_io, changed.n_with_io_asked) == (50, 20, 20)
     assert dict(changed.family_settings) == {"min_statements": 2, "max_statements": 3}
     assert (changed.budget.stage1_steps, changed.budget.stage2_steps) == (7, 5)
     for settings in (changed.budget.stage1, changed.budget.stage2):
-        assert (settings.batch_size, settings.method, settings.rank) == (8, "full", 4)
+        assert (settings.batch_size, settings.method, settings.rank) == (8, "lora", 4)
+    assert plan(method="full").budget.stage2.method == "full"
     assert [p.length for p in changed.dataset(3).with_io].count(1) == 0
 
 
@@ -51,7 +52,22 @@ def test_learning_rates_keep_their_proportion() -> None:
 
 def test_another_model_gets_the_rate_of_an_llm(tmp_path) -> None:
     assert plan(model=str(tmp_path)).budget.stage1.lr == pytest.approx(profiles.LLM_LR)
+    assert plan(model=str(tmp_path), method="full").budget.stage1.lr == pytest.approx(profiles.LLM_FULL_FINETUNING_LR)
     assert plan(model=str(tmp_path), lr=1e-3).budget.stage1.lr == pytest.approx(1e-3)
+    assert plan(method="full").budget.stage1.lr == pytest.approx(profiles.FULL_FINETUNING_LR)
+
+
+@pytest.mark.parametrize("rank", [1, 8, 128])
+def test_another_rank_keeps_the_scale_of_the_adapters(rank: int) -> None:
+    before = plan().budget.stage1
+    for settings in (plan(rank=rank).budget.stage1, plan(rank=rank).budget.stage2):
+        assert settings.rank == rank and settings.alpha / settings.rank == before.alpha / before.rank
+
+
+def test_a_notebook_refuses_a_plan_without_what_it_compares() -> None:
+    profiles.require(plan(), "proactive", "mixture")
+    with pytest.raises(UsageError, match="this notebook compares proactive with mixture: add mixture"):
+        profiles.require(plan(conditions=["proactive"]), "proactive", "mixture")
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -70,6 +86,8 @@ def test_another_model_gets_the_rate_of_an_llm(tmp_path) -> None:
     ({"stage1_steps": 0}, "give at least 1"),
     ({"max_statements": 0}, "give 1 <= min_statements <= max_statements"),
     ({"method": "lorra"}, "did you mean 'lora'"),
+    ({"method": "full", "rank": 8}, "rank 8 with method full, which has no adapters"),
+    ({"conditions": ["io_only(200, uniform)"]}, "has 200 I/O pairs of each of 80 programs and room to show 64; give fewer pairs"),
 ])  # fmt: skip
 def test_bad_parameters_get_one_line(changes: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:

@@ -123,9 +123,10 @@ def test_pretraining_plans() -> None:
     full = pretraining.plan(values(profile="full", steps=10)).settings
     assert full is not None and full.steps == 10 and full.hidden == 128
     assert pretraining.plan(values(profile="full", model="pbb-xs")).settings == LADDER["pbb-xs"]
-    assert "ord(" in pretraining.sample_documents("pbb-ciphers", 20, seed=1) and "ord(" not in pretraining.sample_documents(
-        "pbb-m", 20, seed=1
-    )
+    shown = {name: pretraining.sample_documents(pretraining.plan(values(model=name)), 20, seed=1) for name in ("pbb-ciphers", "pbb-m")}
+    assert "ord(" in shown["pbb-ciphers"] and "ord(" not in shown["pbb-m"]
+    toy = pretraining.plan(values(profile="smoke", model="pbb-ciphers"))
+    assert "ord(" not in pretraining.sample_documents(toy, 20, seed=1) and toy.facts().startswith("toy, made here in 32 steps")
 
 
 @pytest.mark.parametrize(("changes", "message"), [

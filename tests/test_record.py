@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -63,7 +65,7 @@ def test_every_shipped_model_has_a_line() -> None:
 
 def test_a_card_says_what_its_recipe_has_to_say() -> None:
     said = {name: card.facts["note"] for name, card in shipped().items() if "note" in card.facts}
-    assert said == NOTES and "What changed" in said["pbb-ciphers"]
+    assert said == {name: note for name, note in NOTES.items() if name in shipped()} and "What changed" in said["pbb-ciphers"]
 
 
 def finished(folder: Path, status: str = "completed") -> RunResult:
@@ -122,6 +124,30 @@ def test_a_page_without_a_block_costs_no_recorded_figure(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="01_x"):
         record.record(run, tmp_path / "figures", readme)
     assert [path.name for path in folder.iterdir()] == ["old.png"]
+
+
+@pytest.mark.parametrize("wrong", ["no figures", "a full disk"])
+def test_what_was_recorded_stays_until_the_new_record_is_whole(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme, folder = tmp_path / "README.md", tmp_path / "figures" / "01_x"
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")
+    run = finished(tmp_path / "run")
+    record.record(run, tmp_path / "figures", readme)
+    (folder / "old.png").write_bytes(b"recorded")
+    if wrong == "no figures":
+        shutil.rmtree(run.folder / "figures")
+    else:
+
+        def full(source: Path, target: Path) -> None:
+            Path(target).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(record.shutil, "copy", full)
+    with pytest.raises(UsageError, match="has no figures" if wrong == "no figures" else "no space left on the disk"):
+        record.record(run, tmp_path / "figures", readme)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["01_x"] and (folder / "old.png").is_file()
+    monkeypatch.undo()
+    record.record(finished(tmp_path / "again"), tmp_path / "figures", readme)
+    assert not (folder / "old.png").exists() and (folder / "accuracy.png").is_file()
 
 
 def test_the_claims_of_all_notebooks_stand_in_one_table(tmp_path: Path) -> None:

@@ -22,15 +22,17 @@ from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.datasets import held_out_part
 from pbb_helpers.data.demonstrations import exposures, pairs
 from pbb_helpers.data.distributions import distribution, value
-from pbb_helpers.data.documents import call_document
+from pbb_helpers.data.documents import Example, call_document
 from pbb_helpers.data.leaks import LeakError, leak_check
 from pbb_helpers.data.plan import Experiment
+from pbb_helpers.data.settings import Stage, TrainSettings
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.experiments import demonstration_plan, profiles, questions
 from pbb_helpers.experiments.questions import calls_asked, floors, held_out_inputs, modes_of
 from pbb_helpers.explore.explore_distributions import DistributionPanel
 from pbb_helpers.figures import plots_demonstrations
 from pbb_helpers.programs import UsageError, family, to_cell
+from pbb_helpers.training import models
 
 OWN = ("texts", "min_letters", "max_letters", "n_texts", "n_eval_inputs", "inputs_per_program", "pairs", "distribution")
 DEFAULTS = (
@@ -46,6 +48,40 @@ def robust(**changes: object) -> tuple[Experiment, demonstration_plan.Arms]:
 
 def efficient(**changes: object) -> tuple[Experiment, tuple[int, ...]]:
     return demonstration_plan.efficiency_plan(DEFAULTS | changes)
+
+
+def test_the_weight_in_the_loss_is_that_of_the_steps(shipped_like: Path) -> None:
+    """Ten short pairs fill a batch of their own; two long answers, of ten times their tokens, fill another: a half each."""
+    tokenizer = models.load(str(shipped_like)).tokenizer
+    pair = Example("direct", "without_io", "zibble", "zibble(3)", "7", 3, "7", 1)
+    answer = Example("cot", "with_io", "quorn", "quorn(3)" * 9, "x = 3 + 4 = 7\n" * 9, 3, "7", 1)
+    replay = replace(answer, group="replay")
+    settings = TrainSettings(batch_size=2)
+
+    def weight(*examples: Example) -> float:
+        return crossing.weight_in_the_loss(Stage("stage2", examples, settings, ()), tokenizer)
+
+    assert weight(pair, answer, pair, answer) == weight(pair, pair, replay, replay) == 0.5
+    assert weight(pair, pair) == 1 and weight(answer, replay) == 0
+    mixed = len(tokenizer.encode("7")) + 1
+    assert weight(pair, answer) == pytest.approx(mixed / (mixed + len(tokenizer.encode(answer.completion)) + 1))
+
+
+def test_the_columns_of_costs_and_weights_are_of_the_stages_that_are_trained() -> None:
+    plan, counts = efficient(profile="smoke", family="arithmetic")
+    spent = crossing.costs(plan, counts).set_index("condition")
+    assert spent["weight in the loss"].between(0, 1, inclusive="neither").all(), "replay has a part in every last stage"
+    assert spent["weight in the loss"].idxmax() == f"io_alone({counts[-1]}, uniform)"
+    alone = spent.loc[f"io_alone({counts[-1]}, uniform)"]
+    assert alone["stage 1"] == 0 and alone["stage 2"] == spent.loc["proactive", ["stage 1", "stage 2"]].sum()
+    plan, arms = robust(profile="smoke", family="arithmetic")
+    found = crossing.weights(plan).set_index("condition")
+    assert set(found.index) == {"proactive", *arms} and found["weight in the loss"].between(0, 1, inclusive="neither").all()
+
+
+def test_programs_w_io_that_are_asked_are_those_of_the_profile() -> None:
+    plain, _ = efficient()
+    assert efficient(n_without_io=plain.n_without_io)[0] == plain and efficient(n_without_io=30)[0].n_with_io_asked == plain.n_with_io_asked
 
 
 # ---------------------------------------------------------------- what is asked

@@ -206,8 +206,13 @@ def test_a_beat_from_the_future_is_none(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "null", '"x"', "3", "{}", '{"status": 1}', '{"status": "running", "notebook": "a", "parameters": {}}', "\x00"]
-)
+    "text",
+    [
+        "[]", "null", '"x"', "3", "{}", '{"status": 1}', '{"status": "running", "notebook": "a", "parameters": {}}', "\x00",
+        '{"status": "failed", "notebook": "a", "parameters": {}, "error": {"indey": 0, "name": "x", "value": "y"}}',
+        '{"status": "failed", "notebook": "a", "parameters": {}, "error": "none"}',
+    ],
+)  # fmt: skip
 def test_valid_json_that_is_no_record_is_damaged(tmp_path: Path, text: str):
     folder = tmp_path / "runs" / "tiny" / "abc"
     folder.mkdir(parents=True)
@@ -224,6 +229,26 @@ def test_every_file_of_a_completed_run_has_a_checksum(done, tmp_path: Path):
         shutil.copytree(result.folder, copy.folder)
         flip_a_bit(copy.folder / name, random.Random(0))
         assert damage_of(copy) is not None, name
+
+
+def test_a_run_that_was_killed_before_its_seal_is_run_again(done, tmp_path: Path):
+    """Nothing would tell a digit in it that changed on the disk."""
+    folder, _, result = done
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / result.folder.relative_to(folder) / "manifest.json").unlink()
+    again = run(tmp_path / "tiny.ipynb", {"n": 3, "lr": 1}, out_dir=tmp_path / "runs")
+    assert not again.reused and (again.folder / "manifest.json").is_file()
+    assert run(tmp_path / "tiny.ipynb", {"n": 3, "lr": 1}, out_dir=tmp_path / "runs").reused
+
+
+def test_a_kernel_finds_the_models_that_were_made_here_wherever_its_run_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = tmp_path / "here" / "pretrain" / "pbb-xl"
+    made.mkdir(parents=True)
+    (made / "card.json").write_text("{}")
+    monkeypatch.setenv("PBB_RUNS", str(tmp_path / "here"))
+    code = "from pbb_helpers.training.model_files import made\nprint('found', made('pbb-xl'))"
+    result = run(write_notebook(tmp_path / "tiny.ipynb", code), out_dir=tmp_path / "elsewhere")
+    assert f"found {made}" in (result.folder / "tiny.ipynb").read_text()
 
 
 def test_a_damaged_run_is_not_reused_and_not_deleted(done, tmp_path: Path, caplog):

@@ -47,6 +47,7 @@ def test_the_budget_is_shared_or_each_program_is_seen_as_often() -> None:
         ({"numbers": [8, 8]}, "give numbers of w/ IO programs of 1 or more, each once"),
         ({"numbers": [0]}, "give numbers of w/ IO programs"),
         ({"exposures": "keep"}, "unknown exposures 'keep'; did you mean 'kept'"),
+        ({"models": [], "numbers": [8], "match": "token"}, "'token'; did you mean 'tokens'"),
         ({"models": ["pbb-small", "pbb-small"]}, "each once"),
     ],
 )
@@ -85,12 +86,21 @@ def test_steps_along_an_axis_are_paired_question_by_question() -> None:
     found = across.claims_along(steps, some, "n_with_io", table=some, floors=pd.DataFrame())
     assert found["verdict"].tolist() == ["above", "no difference shown"] and found["came_true"].tolist() == ["yes", "open"]
     assert found["effect"].tolist() == [pytest.approx(0.5), 0.0] and found["n"].tolist() == [80, 80]
+    itself = [verdicts.Prediction("saturated", "800", "800", "recall", "no difference shown")]
+    assert across.claims_along(itself, some, "n_with_io", table=some, floors=pd.DataFrame())["came_true"].tolist() == ["-"]
+    other = across.claims_along(steps, some, "n_with_io", table=some, floors=pd.DataFrame(), condition="mixture")
+    assert other["verdict"].tolist() == ["not run"] * 2
     line = scaling.headline(some, [50, 800, 3200])
     assert "3,200 w/ IO programs" in line and "800 0 points" in line and "50 +50 points" in line and "2 seeds" in line
     assert "nothing to compare" in scaling.headline(some[some["n_with_io"] == 50], [50])
     by_size = some.assign(model=some["n_with_io"].map({50: "small", 800: "middle", 3200: "large"}))
     line = scaling.headline(by_size, ["small", "middle", "large"], column="model")
     assert line.startswith("proactive with large on w/o IO programs") and "middle 0 points" in line and "small +50 points" in line
+
+
+def test_both_axes_are_matched_alike() -> None:
+    plan = scaling.plan({**SMOKE, "numbers": [8], "match": "tokens"})
+    assert plan.sizes.budget.match == plan.by_number[8].budget.match == "tokens"
 
 
 def test_either_axis_can_be_left_out_but_not_both() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,11 @@ from pbb_helpers.data.documents import Example
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.programs import UsageError, written
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pbb_helpers.data.settings import Stage
 
 SOURCE = "proactive"
 
@@ -159,9 +166,10 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
     (how often a pair, or the source, is trained on, mean); tokens of a program (tokens of what somebody would have to write down of one w/o
     IO program: its source, or inputs and outputs, each different pair once); tokens of stage 1 (supervised tokens of the different documents
     of all w/ IO programs, templates not counted); with stage 1 (tokens of a program, and its share of those of stage 1); weight in the loss
-    (the share of the last stage's supervised tokens that is about w/o IO programs).
+    (of the last stage; see `weight_in_the_loss`).
     """
-    count = _counter(plan)
+    tokenizer = _tokenizer(plan)
+    count = _counter(tokenizer)
     dataset = plan.dataset(plan.seeds[0])
 
     shown = build_stage(condition(SOURCE).stages[0], dataset, plan.budget, count).examples
@@ -169,7 +177,8 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
     n, lines = len(dataset.without_io), []
     for name in (SOURCE, *(f"io_only({k}, uniform)" for k in counts), f"io_alone({counts[-1]}, uniform)"):
         *before, last = condition(name).stages
-        trained_on = {spec: build_stage(spec, dataset, plan.budget, count).examples for spec in (*before, last)}
+        stages = [build_stage(spec, dataset, plan.budget, count) for spec in (*before, last)]
+        trained_on = stages[-1].examples
         inputs = drawn_pairs(last, dataset) if last.pairs else {}
         own = (
             [f"{written(x)} {p.run(x)}" for p in dataset.without_io for x in set(inputs[p.name])]
@@ -178,9 +187,9 @@ def costs(plan: Experiment, counts: Sequence[int]) -> pd.DataFrame:
         )
         program, paid = sum(map(count, own)), first if before else 0
         lines.append({
-            "condition": name, "stage 1": sum(len(trained_on[spec]) for spec in before), "stage 2": len(trained_on[last]), "different pairs": different_pairs(last, dataset),
-            "times each": _times_each(trained_on[last]),
-            "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n, "weight in the loss": _share(trained_on[last], count),
+            "condition": name, "stage 1": sum(len(stage.examples) for stage in stages[:-1]), "stage 2": len(trained_on), "different pairs": different_pairs(last, dataset),
+            "times each": _times_each(trained_on),
+            "tokens of a program": program / n, "tokens of stage 1": paid, "with stage 1": (program + paid) / n, "weight in the loss": weight_in_the_loss(stages[-1], tokenizer),
         })  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -189,24 +198,45 @@ def weights(plan: Experiment) -> pd.DataFrame:
     """Returns, with the first seed, what the last stage of each condition is about: equal documents are not equal weight.
 
     Columns: condition, documents, different pairs (I/O pairs of a w/o IO program that differ, mean), times each (how often a pair, or the source,
-    is trained on, mean), supervised tokens, weight in the loss (the share of those tokens that is about w/o IO programs; the loss is a mean
-    over supervised tokens, and an output is shorter than a source).
+    is trained on, mean), supervised tokens, weight in the loss (see `weight_in_the_loss`).
     """
-    count = _counter(plan)
+    tokenizer = _tokenizer(plan)
+    count = _counter(tokenizer)
     dataset, lines = plan.dataset(plan.seeds[0]), []
     for chosen in (condition(name) for name in plan.conditions):
         if chosen.stages:
             last = chosen.stages[-1]
-            examples = build_stage(last, dataset, plan.budget, count).examples
+            stage = build_stage(last, dataset, plan.budget, count)
+            examples = stage.examples
             lines.append({"condition": chosen.name, "documents": len(examples), "different pairs": different_pairs(last, dataset), "times each": _times_each(examples), "supervised tokens": sum(count(e.completion) for e in examples),
-                          "weight in the loss": _share(examples, count)})  # fmt: skip
+                          "weight in the loss": weight_in_the_loss(stage, tokenizer)})  # fmt: skip
     return pd.DataFrame(lines)
 
 
-def _counter(plan: Experiment) -> Callable[[str], int]:
+def weight_in_the_loss(stage: Stage, tokenizer: PreTrainedTokenizerBase) -> float:
+    """Returns which share of a step's loss is about w/o IO programs, on average over the steps, in [0, 1].
+
+    Every step counts the same, its loss is the mean over the supervised tokens of its batch, and documents of like length share a batch.
+    So short pairs beside long answers weigh more than their share of the stage's tokens.
+    """
+    from pbb_helpers.training import batches, models, train
+
+    rows = [(example.group == "without_io", *map(len, models.encode(tokenizer, example))) for example in stage.examples]
+    windows = batches.by_length(rows, stage.settings.batch_size, train.WINDOW, length=lambda row: row[1] + row[2])
+    shares = [sum(n for own, _, n in batch if own) / sum(n for _, _, n in batch) for batch in itertools.chain.from_iterable(windows)]
+    return sum(shares) / len(shares)
+
+
+def _tokenizer(plan: Experiment) -> PreTrainedTokenizerBase:
     from pbb_helpers.training import models
 
-    return models.token_counter(models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer)
+    return models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer
+
+
+def _counter(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
+    from pbb_helpers.training import models
+
+    return models.token_counter(tokenizer)
 
 
 def _times_each(examples: Sequence[Example]) -> float:
@@ -233,11 +263,6 @@ def learned(table: pd.DataFrame, spent: pd.DataFrame) -> pd.DataFrame:
         its = direct[direct["group"] == group].set_index("condition")[["accuracy", "low", "high"]]
         found = found.join(its.set_axis([name, f"{name}_low", f"{name}_high"], axis=1), how="inner")
     return found.reset_index()
-
-
-def _share(examples: Sequence[Example], count: Callable[[str], int]) -> float:
-    tokens = {group: sum(count(e.completion) for e in examples if e.group == group) for group in ("with_io", "without_io")}
-    return tokens["without_io"] / sum(tokens.values())
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:

@@ -40,10 +40,10 @@ def claims(
 
     Columns: claim, expected, verdict (of `verdict`, or "not run"), effect, low, high (the accuracy of `a` minus that of `b`, as shares, with
     its 95 % interval over programs, the seeds held), seed_low, seed_high (its 95 % t interval over seeds, which speaks of other seeds too; NaN
-    with one), n (pairs, or answers), n_programs, n_seeds, came_true. `b` may be "floor", the highest of `floors`: then the interval over programs
+    with one), n (pairs, or answers), n_programs, n_seeds, came_true. What is held against itself was not run. `b` may be "floor", the highest of `floors`: then the interval over programs
     is that of `a` in `table`, the floor is taken as known, and each seed is held against its own.
     """
-    frame = prepare(rows)
+    frame = prepare(rows) if len(rows) else rows
     lines = []
     for p in predictions:
         line = _claim(p, frame, floors, table)
@@ -96,7 +96,7 @@ def came_true(expected: str, verdict: str, low: float = math.nan, high: float = 
 
 def _claim(p: Prediction, frame: pd.DataFrame, floors: pd.DataFrame | None, table: pd.DataFrame | None) -> dict[str, Any]:
     asked = frame[(frame["mode"] == p.mode) & (frame["group"] == "without_io")]["condition"]
-    if not {p.a, p.b} - {"floor"} <= set(asked):
+    if p.a == p.b or not {p.a, p.b} - {"floor"} <= set(asked):
         return NOT_RUN
     if p.b != "floor":
         d = paired(frame, p.a, p.b, mode=p.mode, group="without_io")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.datasets import Dataset, generator
 from pbb_helpers.data.distributions import distribution, parse_name, value
 from pbb_helpers.data.documents import N_TEMPLATES, call_document
@@ -81,6 +82,16 @@ def exposures(spec: StageSpec, documents: int, programs: int) -> int:
     every = [*spec.with_io, *spec.without_io, ("replay", spec.replay)]
     direct = sum(share for kind, share in spec.without_io if kind not in DECLARATIONS)
     return int(documents * direct / sum(share for _, share in every) / programs + 1e-9)
+
+
+def require_room(name: str, stages: Iterable[StageSpec], budget: Budget, programs: int) -> None:
+    """Raises UsageError where a stage is too short to show each of its I/O pairs once: then it would have fewer than its name says."""
+    for spec in stages:
+        if spec.pairs and spec.pairs > (shown := exposures(spec, budget.documents(spec), programs)):
+            raise UsageError(
+                f"{name} has {spec.pairs} I/O pairs of each of {programs} programs and room to show {shown}; give fewer pairs, fewer programs "
+                "w/o IO, or more stage2_steps"
+            )
 
 
 def require_distributions(stages: Iterable[StageSpec], inputs: Iterable[Any]) -> None:

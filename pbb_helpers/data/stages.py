@@ -108,7 +108,11 @@ def early(first: list[Example], second: list[Example], share: float) -> tuple[li
     """Returns both stages after `share` of the second's w/o IO sources changed places with as many documents of the first."""
     sources = [i for i, e in enumerate(second) if e.group == "without_io"]
     moved = set(sources[: round(share * len(sources))])
-    exchanged = len(moved)  # both lists are shuffled: the first documents are as good as any
+    if (exchanged := len(moved)) > len(first):
+        raise UsageError(
+            f"early({share:g}) moves {exchanged:,} documents into a stage 1 of {len(first):,}; give a smaller share, more stage1_steps or fewer stage2_steps"
+        )
+    # both lists are shuffled: the first documents are as good as any
     kept = [e for i, e in enumerate(second) if i not in moved]
     return first[exchanged:] + [second[i] for i in sorted(moved)], kept + first[:exchanged]
 

@@ -45,7 +45,7 @@ class Plan:
     def facts(self) -> str:
         """Returns the plan in words."""
         made = f"made here in {self.settings.steps:,} steps of {self.settings.batch_size} documents" if self.settings else "as shipped"
-        return f"{self.name}, {made}; {self.n_programs} fresh programs per number of statements"
+        return f"{self.settings.name if self.settings else self.name}, {made}; {self.n_programs} fresh programs per number of statements"
 
     def model(self, progress: Any = None) -> tuple[dict[str, Any], Any]:
         """Returns the card and the loaded model, made first if that is the plan."""
@@ -82,9 +82,9 @@ def plan(values: Mapping[str, Any]) -> Plan:
     return Plan(given.model, settings, given.n_programs or {"smoke": 4, "quick": 100, "full": 200}[given.profile])
 
 
-def sample_documents(name: str, count: int, *, seed: int) -> str:
-    """Returns documents of the stream that a model of the ladder is pretrained on, the completion after >>>."""
-    shown = itertools.islice(documents(LADDER[name].mix, seed), 0, 3 * count, 3)
+def sample_documents(plan: Plan, count: int, *, seed: int) -> str:
+    """Returns documents of the stream that the plan's model is pretrained on, the completion after >>>."""
+    shown = itertools.islice(documents((plan.settings or LADDER[plan.name]).mix, seed), 0, 3 * count, 3)
     return "\n\n".join(f"=== {e.kind}\n{e.prompt}>>> " + e.completion.replace("\n", "\n    ") for e in shown)
 
 

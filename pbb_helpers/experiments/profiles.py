@@ -90,6 +90,8 @@ FULL_FINETUNING_LR = 1e-3
 """Without adapters the same model takes half the rate (at 2e-3 it forgets what it could)."""
 LLM_LR = 2e-4
 """Adapters on a pretrained LLM take a tenth of the rate that suits the models that we make (those with a card)."""
+LLM_FULL_FINETUNING_LR = 2e-5
+"""All weights of a pretrained LLM take a tenth of what its adapters do."""
 
 
 class Parameters(BaseModel):
@@ -136,12 +138,17 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
         raise UsageError(
             "condition shuffled_calls is proactive itself where no program calls another; leave it out, or take notebook 05, where some do"
         )
-    default = LLM_LR if not made_here else FULL_FINETUNING_LR if given.method == "full" else None
+    if given.rank is not None and given.method == "full":
+        raise UsageError(f"rank {given.rank} with method full, which has no adapters; leave one of them out")
+    full = given.method == "full"
+    default = (FULL_FINETUNING_LR if full else None) if made_here else LLM_FULL_FINETUNING_LR if full else LLM_LR
     stage1 = _changed(
         budget.stage1,
         batch_size=given.batch_size,
         method=given.method,
         rank=given.rank,
+        # The scale of the adapters, alpha / rank, stays: else a change of rank would be one of the learning rate too.
+        alpha=None if given.rank is None else given.rank * budget.stage1.alpha // budget.stage1.rank,
         lr=given.lr if given.lr is not None else default,
     )
     # The second stage keeps its proportion to the first.
@@ -164,6 +171,18 @@ class SeveralModels(BaseModel):
 
     models: list[str] | None = None
     match: str = "documents"
+
+
+def require(plan: Experiment, *names: str) -> None:
+    """Refuses, before anything is trained, a plan without the conditions that its notebook compares.
+
+    Raises:
+        UsageError: One of `names` is missing.
+    """
+    if missing := [name for name in names if name not in plan.conditions]:
+        raise UsageError(
+            f"conditions {', '.join(plan.conditions)}; this notebook compares {' with '.join(names)}: add {' and '.join(missing)}"
+        )
 
 
 def experiments(

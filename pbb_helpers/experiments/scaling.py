@@ -44,6 +44,7 @@ class Given(BaseModel):
     models: list[str] | None = None
     numbers: list[int] | None = None
     exposures: str = "shared"
+    match: str = "documents"
 
 
 class Scaling(NamedTuple):
@@ -62,6 +63,7 @@ def plan(values: Mapping[str, Any]) -> Scaling:
     """
     given = parameters(Given, values)
     base = profiles.experiment(values, PROFILES)
+    base = replace(base, budget=replace(base.budget, match=given.match))
     sizes, models = (base, ()) if given.models == [] else profiles.experiments(values, PROFILES, MODELS)
     if given.exposures not in EXPOSURES:
         raise did_you_mean("exposures", given.exposures, EXPOSURES)

@@ -146,7 +146,8 @@ class ContinuousBatching(_Theirs):
         rows = min(self.questions.batch_size, len(prompts))
         pages = -(-(max(map(len, prompts)) + limit) // self.page)
         # By default it takes 90 % of the machine's memory; this is what as many rows as ours decodes together can need.
-        room = ContinuousBatchingConfig(page_size=self.page, num_blocks=rows * pages, max_requests_per_batch=rows, max_batch_tokens=2048)
+        room = ContinuousBatchingConfig(page_size=self.page, num_blocks=rows * pages, max_requests_per_batch=rows, max_batch_tokens=2048,
+                                            auto_switch_to_flash=False)  # that takes no float32, and may fetch its kernels from the hub  # fmt: skip
         outputs = self.model.generate_batch(
             prompts, generation_config=self.config(limit), continuous_batching_config=room, progress_bar=False
         )

@@ -86,9 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from pbb_helpers.training import models
 
+        if torch.cuda.device_count() > 1:  # transformers would put its arms on all of them, and ours takes one
+            raise UsageError(f"{torch.cuda.device_count()} GPUs are visible; show one: set CUDA_VISIBLE_DEVICES=0")
         plan, out = performance.plan_of(given.model, "quick", **changes), Output(given.out)
         loaded = models.load(plan.model)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         command.error(str(error))
     (given.out / "machine.json").write_text(json.dumps({"device": out.device, "plan": repr(plan)} | provenance(), indent=1) + "\n")
     for absent in performance.missing(plan):

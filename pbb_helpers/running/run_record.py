@@ -178,6 +178,13 @@ def _check(record: Any) -> None:
     if record.get("status") == "running":
         kinds |= {"host": str, "pid": int, "pid_started": (int, float)}
     wrong = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+    error = record.get("error") or {"index": 0, "name": "", "value": ""}
+    if (
+        not isinstance(error, dict)
+        or not isinstance(error.get("index"), int)
+        or not all(isinstance(error.get(text), str) for text in ("name", "value"))
+    ):
+        wrong.append("error")
     if wrong:
         raise ValueError(f"{wrong[0]!r} is missing or of the wrong kind")
 

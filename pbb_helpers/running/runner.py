@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pbb_helpers import provenance
-from pbb_helpers.disk import lock, plain_errors, plain_name
+from pbb_helpers.disk import MANIFEST, lock, plain_errors, plain_name
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
-from pbb_helpers.training.model_files import made_here
+from pbb_helpers.training.model_files import made_here, made_root
 from pbb_helpers.training.store import set_aside
 
 FORMAT = 1
@@ -113,7 +113,9 @@ def is_current(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str
 
 
 def _is_finished(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str]) -> bool:
-    return record["status"] == "completed" and record.get("fingerprint") == prints and (folder / f"{record['notebook']}.ipynb").is_file()
+    """Returns whether a run is completed, by what is here now, and sealed: one that was killed before its seal is run again from the store."""
+    files = (folder / f"{record['notebook']}.ipynb", folder / MANIFEST)
+    return record["status"] == "completed" and record.get("fingerprint") == prints and all(file.is_file() for file in files)
 
 
 def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, on_event: Callable[[Event], None]) -> RunResult:
@@ -167,7 +169,7 @@ def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, 
 
 def _environment(folder: Path) -> dict[str, str]:
     """Returns the kernel's environment: where to leave results, and threads for the cores that there really are."""
-    env = {**os.environ, "PBB_RUN_DIR": str(folder), "PBB_RUNS": str(folder.parent.parent)}
+    env = {**os.environ, "PBB_RUN_DIR": str(folder), "PBB_RUNS": str(folder.parent.parent), "PBB_MODELS": str(made_root().absolute())}
     env.setdefault("OMP_NUM_THREADS", str(provenance.cores()))
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
     return env

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -50,19 +51,15 @@ def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> li
     with plain_errors(readme):
         pages = {page: page.read_text(encoding="utf-8") for page in (readme, figures / "README.md") if page.is_file()}
     its = page_of(name, pages)  # before anything that was recorded is replaced
+    fresh = figures / f".{name}.new"
     with plain_errors(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(run.folder / "figures", folder)
-        for table in ("results.csv", "claims.csv", "floors.csv"):
-            if (run.folder / table).is_file():
-                shutil.copy(run.folder / table, folder / table)
-        if (run.folder / "tables").is_dir():
-            shutil.copytree(run.folder / "tables", folder / "tables")
-        facts = {
-            key: run.record.get(key)
-            for key in ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions")
-        }
-        write_text(folder / "run.json", json.dumps(facts | {"reused": run.from_store, "headline": run.headline}, indent=1) + "\n")
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            _copy(run, fresh)
+            shutil.rmtree(folder, ignore_errors=True)  # only now that all of the new record is there
+            os.replace(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
         written = sorted(path for path in folder.rglob("*") if path.is_file())
         tables = {"claims": claims.markdown(figures), "models": models_table()}
         for page, text in pages.items():
@@ -73,6 +70,23 @@ def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> li
                 write_text(page, text)
                 written.append(page)
     return written
+
+
+def _copy(run: RunResult, folder: Path) -> None:
+    """Makes `folder` with what is kept of a run: figures, tables, and run.json."""
+    if not (run.folder / "figures").is_dir():
+        raise UsageError(f"{run.folder} has no figures; only a notebook that saves some can be recorded")
+    folder.mkdir(parents=True)
+    found = {path: path.relative_to(run.folder / "figures") for path in (run.folder / "figures").rglob("*")}
+    found |= {path: path.relative_to(run.folder) for path in (run.folder / "tables").rglob("*")}
+    found |= {run.folder / name: Path(name) for name in ("results.csv", "claims.csv", "floors.csv")}
+    for path, place in found.items():
+        if path.is_file():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / place)
+    kept = ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions")
+    facts = {key: run.record.get(key) for key in kept} | {"reused": run.from_store, "headline": run.headline}
+    write_text(folder / "run.json", json.dumps(facts, indent=1) + "\n")
 
 
 def page_of(name: str, pages: Mapping[Path, str]) -> Path:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Encoded = tuple[Sequence[int], Sequence[int]]
 """Prompt ids and completion ids (EOS included) of one example."""
+
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,18 @@ def side_by_side(batches: Sequence[Batch]) -> Batch:
     return Batch(input_ids.flatten(0, 1), torch.cat(positions), targets, sum(batch.tokens for batch in batches))
 
 
+def by_length(rows: Iterable[Row], batch_size: int, window: int, *, length: Callable[[Row], int]) -> Iterator[list[list[Row]]]:
+    """Yields for each run of `window * batch_size` rows its batches, from short rows to long ones.
+
+    >>> list(by_length("abc de f ghij k".split(), 2, 2, length=len))
+    [[['f', 'de'], ['abc', 'ghij']], [['k']]]
+    """
+    stream = iter(rows)
+    while some := list(itertools.islice(stream, window * batch_size)):
+        some.sort(key=length)
+        yield [some[i : i + batch_size] for i in range(0, len(some), batch_size)]
+
+
 def batches(
     encoded: Iterable[Encoded], batch_size: int, window: int = 16, generator: torch.Generator | None = None, *, multiple: int = 1
 ) -> Iterator[Batch]:
@@ -121,10 +137,7 @@ def batches(
     little padding, and no drift from short to long. Nothing is shuffled beyond the window, so an endless stream may be passed, and the
     order of the caller is the order of training. Without a generator the batches of a window go from short to long.
     """
-    stream = iter(encoded)
-    while rows := list(itertools.islice(stream, window * batch_size)):
-        rows.sort(key=lambda row: len(row[0]) + len(row[1]))
-        cut = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    for cut in by_length(encoded, batch_size, window, length=lambda row: len(row[0]) + len(row[1])):
         order = torch.randperm(len(cut), generator=generator).tolist() if generator is not None else range(len(cut))
         for i in order:
             yield collate(cut[i], multiple)

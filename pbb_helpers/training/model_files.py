@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +74,14 @@ def find(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str | Non
     return _find_on_hub(spec, trust_remote_code)
 
 
+def made_root() -> Path:
+    """Returns the folder of the models that `pbb pretrain` made: `PBB_MODELS`, which a run hands on to its kernel, else pretrain/ below that of all runs."""
+    return Path(os.environ.get("PBB_MODELS") or runs_root() / "pretrain")
+
+
 def made(name: str) -> Path | None:
     """Returns the folder of a model of the ladder that was made here, None if it was not or is not finished."""
-    folder = runs_root() / "pretrain" / name
+    folder = made_root() / name
     return folder if (folder / "card.json").is_file() else None
 
 

@@ -112,7 +112,7 @@ def _one_line(folder: Path) -> Iterator[None]:
     """Turns what the libraries raise on a bad folder, which can be anything, into one line; want of memory passes through."""
     try:
         yield
-    except (UsageError, MemoryError):
+    except (UsageError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if "trust_remote_code" in str(error):

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,7 +30,7 @@ from pbb_helpers.disk import check_manifest, lock, plain_errors, plain_name, wri
 from pbb_helpers.families.names import draw_names
 from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import UsageError, did_you_mean, family
-from pbb_helpers.training.model_files import hash_files
+from pbb_helpers.training.model_files import hash_files, made_root
 from pbb_helpers.training.recipes import LADDER, NOTES, PretrainSettings
 from pbb_helpers.training.vocabulary import build_tokenizer
 
@@ -211,10 +212,11 @@ def _pretrain(settings: PretrainSettings, folder: Path, log: Callable[[str], Non
 
     torch.set_num_threads(settings.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = build_tokenizer(folder, mix=settings.mix, bpe_size=settings.bpe_size)
+    last = _last_checkpoint(folder / "work", settings)  # before anything in the folder is touched
+    tokenizer = _made_tokenizer(folder, settings)
     model = new_model(tokenizer, settings).to(device)
     trained_by = optimizers(model, settings)
-    state = _resume(folder / "work", settings, model, trained_by)
+    state = _resume(last, model, trained_by) if last else {"step": 0, "tokens": 0, "seconds": 0.0, "curve": []}
     rates = [(group, group["lr"]) for optimizer in trained_by for group in optimizer.param_groups]
     asked = [kind for kind, share in settings.mix.families.items() if share]
     mix = settings.mix
@@ -281,32 +283,52 @@ def _checkpoint(folder: Path, model: Any, trained_by: list[Any], state: dict[str
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _made_tokenizer(folder: Path, settings: PretrainSettings) -> Any:
+    """Returns the tokenizer of the settings after putting its files into `folder`, each whole."""
+    with plain_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".tokenizer.") as fresh:
+        tokenizer = build_tokenizer(Path(fresh), mix=settings.mix, bpe_size=settings.bpe_size)
+        for path in Path(fresh).iterdir():
+            os.replace(path, folder / path.name)
+    return tokenizer
+
+
 def _fixed(settings: PretrainSettings) -> dict[str, Any]:
-    """Returns the settings that a run keeps when it goes on: shape, optimizer and stream of documents (length and decay may change)."""
-    names = ("hidden", "layers", "passes", "intermediate", "batch_size", "seed", "optimizer", "bpe_size", "longest", "mix")
-    return json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name in names}))
+    """Returns the settings that a run keeps when it goes on: all but its length, its decay, and what changes nothing that is learned."""
+    free = ("name", "steps", "decay_share", "threads", "compile", "evaluate_every")
+    return json.loads(json.dumps({name: value for name, value in asdict(settings).items() if name not in free}))
 
 
-def _resume(folder: Path, settings: PretrainSettings, model: Any, trained_by: list[Any]) -> dict[str, Any]:
-    """Loads the last whole checkpoint into model and optimizers and returns its state; that of a beginning where there is none.
+def _last_checkpoint(folder: Path, settings: PretrainSettings) -> Path | None:
+    """Returns where the last whole checkpoint lies, None where there is none.
 
     Raises:
-        UsageError: The checkpoint is damaged, or of another run.
+        UsageError: It is damaged, of another run, or beyond the steps that are asked for.
     """
-    from safetensors.torch import load_file
-
     # A run that was killed between two renames has left its newest state beside the place, or the one before.
     found = next((place for place in (folder, folder.with_name("work.new"), folder.with_name("work.old")) if place.exists()
                   and (place == folder or check_manifest(place, CHECKPOINT) is None)), None)  # fmt: skip
     if found is None:
-        return {"step": 0, "tokens": 0, "seconds": 0.0, "curve": []}
+        return None
     if damage := check_manifest(found, CHECKPOINT):
         raise UsageError(f"{damage.path} {damage.why}; delete {found} to begin anew: hours of training are in it, so that is left to you")
     state = json.loads((found / "state.json").read_text())
     before, now = state["fixed"], _fixed(settings)
+    before["mix"] = json.loads(json.dumps(asdict(Mix()))) | before["mix"]  # of a version that knew fewer shares
     for name in before:
         if before[name] != now[name]:
             raise UsageError(f"{folder} holds a run with {name} {before[name]}, not {now[name]}; take another folder or delete this one")
+    if settings.steps < state["step"]:
+        raise UsageError(
+            f"{folder} holds a run of {state['step']:,} steps, and {settings.steps:,} are asked for; take another folder or delete this one"
+        )
+    return found
+
+
+def _resume(found: Path, model: Any, trained_by: list[Any]) -> dict[str, Any]:
+    """Loads a checkpoint into model and optimizers and returns its state."""
+    from safetensors.torch import load_file
+
+    state = json.loads((found / "state.json").read_text())
     model.load_state_dict(load_file(found / "model.safetensors"), strict=False)  # the tied head is not stored
     moments: list[dict[int, dict[str, Any]]] = [{} for _ in trained_by]
     for key, value in load_file(found / "optimizer.safetensors").items():
@@ -360,4 +382,4 @@ def main(name: str = "pbb-small", folder: Path | None = None, **changes: Any) ->
     mix = {setting: changes.pop(setting) for setting in list(changes) if setting in mixed}
     settings = replace(LADDER.get(name) or PretrainSettings(name=plain_name(name, "model name")), **changes)
     settings = replace(settings, mix=replace(settings.mix, **mix))
-    return pretrain(settings, folder or Path("runs") / "pretrain" / name, log=lambda line: print(line, flush=True))
+    return pretrain(settings, folder or made_root() / name, log=lambda line: print(line, flush=True))
