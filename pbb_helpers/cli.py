@@ -180,7 +180,8 @@ def results(
     chosen = runs if every else list(newest.values())
     if not chosen:
         of = f" of {name}" if name else ""
-        raise _usage(f"no finished run{of} with results in {out}; make one with: pbb run notebooks/{name or '01_proactive'}.ipynb")
+        into = "" if out == Path("runs") else f" --runs {out}"
+        raise _usage(f"no finished run{of} with results in {out}; make one with: pbb run notebooks/{name or '01_proactive'}.ipynb{into}")
     for r in chosen:
         if damage := damage_of(r):
             raise _usage(f"{r.folder} is damaged: {damage.path.name} {damage.why}; the same pbb run makes it again from the store")
@@ -254,7 +255,7 @@ def _name(notebook: str | None, out: Path) -> str | None:
 
     name = Path(notebook).name.removesuffix(".ipynb")
     known = {p.stem for p in Path("notebooks").glob("*.ipynb")} | {p.parent.parent.name for p in out.glob("*/*/run.json")}
-    if name not in known and not Path(notebook).is_file():
+    if name not in known and not (Path(notebook).is_file() and notebook.endswith(".ipynb")):
         raise did_you_mean("notebook", name, known)
     return name
 

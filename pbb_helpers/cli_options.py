@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +11,25 @@ import typer
 
 from pbb_helpers.markup import shortened, visible
 
-Notebook = Annotated[str, typer.Argument(help="Path of a notebook, for example notebooks/01_proactive.ipynb.")]
+
+def _by_name(notebook: str) -> str:
+    """Returns the path of a notebook that was given by its name alone, and anything else as it is."""
+    bare = re.fullmatch(r"[\w-]{1,100}", notebook) and not Path(notebook).exists()
+    return str(Path("notebooks") / f"{notebook}.ipynb") if bare else notebook
+
+
+def _folder(path: Path) -> Path:
+    if path.is_file():
+        raise typer.BadParameter(f"{path} is a file; give a folder")
+    return path
+
+
+Notebook = Annotated[
+    str, typer.Argument(help="Path of a notebook, for example notebooks/01_proactive.ipynb, or its name.", callback=_by_name)
+]
 Maybe = Annotated[str | None, typer.Argument(help="A notebook's path or name; all notebooks when left out.")]
-Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.")]
-Reports = Annotated[Path, typer.Option("--reports", help="The folder of all reports.")]
+Runs = Annotated[Path, typer.Option("--runs", "--out", help="The folder of all runs.", callback=_folder)]
+Reports = Annotated[Path, typer.Option("--reports", help="The folder of all reports.", callback=_folder)]
 
 Setting = Annotated[
     list[str] | None,

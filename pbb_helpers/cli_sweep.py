@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbb_helpers.cli_options import Reports, Runs
+from pbb_helpers.cli_options import Notebook, Reports, Runs
 
 if TYPE_CHECKING:
     from pbb_helpers.running.slurm import SlurmOptions
@@ -23,7 +23,7 @@ FAILURES_SHOWN, LOG_LINES = 5, 12
 
 @app.command()
 def sweep(
-    notebook: Annotated[str, typer.Argument(help="Path of a notebook.")],
+    notebook: Notebook,
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="NAME VALUES", help="A parameter and the values to try; may be given many times."),
@@ -200,7 +200,7 @@ def status(
 @app.command()
 def logs(
     run: Annotated[str, typer.Argument(help="A run's key or its first 4 digits or more; a notebook's name means its newest run.")],
-    lines: Annotated[int, typer.Option("-n", "--lines", help="How many lines.")] = 40,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many lines.")] = 40,
     out: Runs = Path("runs"),
 ) -> None:
     """Prints the last lines of what a run printed, and the traceback if a cell failed."""
@@ -208,7 +208,7 @@ def logs(
 
     found = find_runs(out, run)[0]
     print(f"{found.folder.parent.name}/{found.folder.name}: {found.status}", file=sys.stderr)
-    for line in log_lines(found.folder, max(lines, 1)):
+    for line in log_lines(found.folder, lines):
         print(line)
 
 

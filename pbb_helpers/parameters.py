@@ -240,7 +240,10 @@ def parse(parameter: Parameter, text: str) -> Any:
     for value in _readings(text, parameter.type):
         if _fit(value, parameter.type)[0] and _is_data(value):
             return check(parameter, value)
-    raise UsageError(f"parameter {parameter.name!r} takes {parameter.type_name}, not {_shown(text)}; the default is {parameter.default!r}")
+    written = ", written 0,1,2" if "list[int]" in parameter.type_name else ", written a,b" if "list[str]" in parameter.type_name else ""
+    raise UsageError(
+        f"parameter {parameter.name!r} takes {parameter.type_name}{written}, not {_shown(text)}; the default is {parameter.default!r}"
+    )
 
 
 def _readings(text: str, kind: Any) -> list[Any]:

@@ -85,6 +85,14 @@ def test_describe_prints_types_defaults_and_comments(project: Path):
         (["run", "bare.ipynb"], "has no parameters cell"),
         (["run", "run.out"], "not a readable notebook"),
         (["run", "notebooks"], "unknown notebook"),
+        (["run", "tinny"], "did you mean 'notebooks/tiny.ipynb'"),
+        (["run", "01_proactive", "-p", "profile", "smoke", "-p", "conditions", "proactve"], "did you mean 'proactive'"),
+        (["sweep", "01_proactive", "--dry-run", "-p", "lr", "1e-3,-1"], "lr -1.0; give lr > 0"),
+        (["describe", "bare.ipynb", "--runs"], "No such option"),
+        (["results", "--runs", "bare.ipynb"], "bare.ipynb is a file; give a folder"),
+        (["report", "--reports", "bare.ipynb"], "bare.ipynb is a file; give a folder"),
+        (["report", "run.out"], "unknown notebook"),
+        (["logs", "tiny", "-n", "-5"], "greater than or equal to 1"),
         (["run", "notebooks/tiny.ipynb", "--out", "run.out/runs"], "run.out"),
         (["describe", "bare.ipynb"], "has no parameters cell"),
         (["results", "tinny"], "did you mean 'tiny'"),
@@ -97,6 +105,7 @@ def test_describe_prints_types_defaults_and_comments(project: Path):
 )
 def test_bad_input_is_one_line_and_exit_2(project: Path, arguments: list[str], says: str, monkeypatch, capsys):
     write_notebook(project / "bare.ipynb", parameters=None)
+    shutil.copy(ROOT / "notebooks" / "01_proactive.ipynb", project / "notebooks")
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["pbb", *arguments])
     with pytest.raises(SystemExit) as stop:

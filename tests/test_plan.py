@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pbb_helpers.data.conditions import MAIN
 from pbb_helpers.data.plan import Experiment, small
+from pbb_helpers.experiments import plans
+from pbb_helpers.parameters import read_notebook, read_parameters
 from pbb_helpers.programs import UsageError
 
 
@@ -23,3 +27,37 @@ def test_small_is_small_and_runs_through_everything():
 def test_experiments_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UsageError):
         Experiment(**wrong)
+
+
+# ---------------------------------------------------------------- plans of the notebooks
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def defaults(name: str, **changes: object) -> dict[str, object]:
+    path = NOTEBOOKS / f"{name}.ipynb"
+    known = read_parameters(read_notebook(path), path)
+    return {parameter: known[parameter].default for parameter in known} | {n: value for n, value in changes.items() if n in known}
+
+
+def test_every_notebook_that_runs_something_has_its_plan() -> None:
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} - {"explore"} == set(plans.PLANS)
+
+
+@pytest.mark.parametrize("name", plans.PLANS)
+def test_what_a_notebook_would_refuse_is_refused_before_it_is_started(name: str) -> None:
+    plans.check(name, defaults(name, profile="smoke"))
+    plans.check(name, defaults(name, profile="quick"))
+    refused = {"profile": "quik", "model": "pbb-smal", "models": ["pbb-m", "pbb-m"], "seeds": [0, 0], "lr": -1.0, "n_with_io": 0, "n_without_io": 10**12,
+               "rank": 0, "processes": 0, "max_statements": 10**6, "conditions": ["proactve"], "steps": 0}  # fmt: skip
+    for parameter, value in refused.items():
+        changed = defaults(name, **{parameter: value})
+        if changed.get(parameter) == value:
+            with pytest.raises(UsageError) as error:
+                plans.check(name, changed)
+            assert "\n" not in str(error.value)
+
+
+def test_neither_a_notebook_of_the_users_nor_a_model_on_the_hub_is_judged() -> None:
+    plans.check("mine", {"profile": "quik"})
+    plans.check("01_proactive", defaults("01_proactive", model="org/name", profile="quik"))

@@ -118,7 +118,7 @@ def conversations(mix: Mix, seed: int | list[int], *, turns: int = TURNS, group:
     def question(program: Program, kind: str) -> tuple[Any, int]:
         domain = asked_at(kind)
         while True:
-            x = domain[generator.integers(len(domain))]
+            x = domain[int(generator.integers(len(domain)))]
             if not program.calls or program.calls[0].run(x) in domain:
                 return x, int(generator.integers(len(CALL_TEMPLATES)))
 

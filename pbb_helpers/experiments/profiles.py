@@ -130,6 +130,8 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     made_here = (find(given.model, trust_remote_code=given.trust_remote_code)[0] / "card.json").is_file()
     for name in given.conditions or ():
         condition(name)
+    if given.processes is not None and given.processes < 1:
+        raise UsageError(f"processes {given.processes}; give at least 1")
     base = profiles[given.profile]
     budget = base.budget
     if given.conditions and not any(condition(name).stages for name in given.conditions):
@@ -220,6 +222,18 @@ def beside(
     if names == []:
         return None, ()
     return experiments({**values, "conditions": None, "models": names}, profiles, models)
+
+
+def representations(values: Mapping[str, Any]) -> list[tuple[Experiment | None, tuple[str, ...]]]:
+    """Returns experiment and models of the three parts of notebook 02: code against words, the same in other sizes, and crossed.
+
+    Raises:
+        UsageError: A parameter is not valid.
+    """
+    plan, names = experiments(values, REPRESENTATION_PROFILES, REPRESENTATION_MODELS)
+    require(plan, "proactive", "description")
+    sizes = beside(values, "sizes", WORDS_SIZES_PROFILES, WORDS_SIZES_MODELS)
+    return [(plan, names), sizes, beside(values, "crossed", CROSSED_PROFILES, CROSSED_MODELS)]
 
 
 def repeated(values: Mapping[str, Any]) -> tuple[Experiment | None, tuple[str, ...]]:

@@ -31,6 +31,8 @@ OPERATORS: dict[str, tuple[str, int, int]] = {
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 CONSTRUCTS = ("assign", "if", "for")
 INDENT = "    "
+MOST_STATEMENTS = 50
+"""A program of so many is some 600 tokens, and its execution as many again."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ class Arithmetic(Plain):
     highest_value: int = 199
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_statements <= self.max_statements:
-            raise UsageError(f"statements from {self.min_statements} to {self.max_statements}; give 1 <= min_statements <= max_statements")
+        if not 1 <= self.min_statements <= self.max_statements <= MOST_STATEMENTS:
+            raise UsageError(
+                f"statements from {self.min_statements} to {self.max_statements}; give 1 <= min_statements <= max_statements <= {MOST_STATEMENTS}"
+            )
         weighted = len(self.weights) == len(self.constructs) and min(self.weights, default=0) >= 0 and sum(self.weights) > 0
         if not self.constructs or set(self.constructs) - set(CONSTRUCTS) or not weighted:
             raise UsageError(

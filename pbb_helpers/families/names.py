@@ -28,12 +28,17 @@ def made_up_names() -> tuple[str, ...]:
     return tuple(every[i] for i in order[:POOL])
 
 
+def require_names(count: int) -> None:
+    """Raises UsageError where there are not so many names."""
+    if count > POOL:
+        raise UsageError(f"{count:,} programs need {count:,} names, and there are {POOL:,}; ask for fewer programs")
+
+
 def draw_names(count: int, generator: np.random.Generator) -> list[str]:
     """Returns `count` different names.
 
     Raises:
         UsageError: More are asked for than there are.
     """
-    if count > POOL:
-        raise UsageError(f"{count:,} programs need {count:,} names, and there are {POOL:,}; ask for fewer programs")
+    require_names(count)
     return [made_up_names()[i] for i in generator.permutation(POOL)[:count]]

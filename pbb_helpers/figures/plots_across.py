@@ -91,6 +91,8 @@ def _axis(ax: Axes, values: Sequence[object], places: Mapping[object, float], xl
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         ax.set_xticks(sorted(set(places.values())))
         ax.xaxis.set_minor_locator(NullLocator())
+        if len(places) > 4:  # "1,600" and "3,200" would touch
+            ax.tick_params(axis="x", rotation=40)
     else:
         ax.set_xticks(list(places.values()), [str(value) for value in values], rotation=20 if max(len(str(v)) for v in values) > 6 else 0)
         ax.set_xlim(-0.4, len(values) - 0.6)

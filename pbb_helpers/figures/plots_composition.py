@@ -174,7 +174,7 @@ def _references(ax: Axes, table: pd.DataFrame, floors: pd.DataFrame, name: str, 
 def _reference_handles(ceiling: str) -> list[Line2D]:
     return [
         Line2D([], [], **FLOOR_LINE, label="floor: best answer that does not know the composition"),
-        Line2D([], [], **CEILING_LINE, label=f"ceiling: {label(ceiling)}, of all three programs"),
+        Line2D([], [], **CEILING_LINE, label=f"meant as ceiling: {label(ceiling)}, of all three programs"),
     ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pbb_helpers import provenance
 from pbb_helpers.disk import MANIFEST, lock, plain_errors, plain_name
+from pbb_helpers.experiments import plans
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
@@ -54,6 +55,7 @@ def run(
     node = read_notebook(path)
     known = read_parameters(node, path)
     values = resolve(known, parameters or {}, typed=typed)
+    plans.check(path.stem, values)
     changed = {name: value for name, value in values.items() if value != known[name].default}
     folder = Path(out_dir).absolute() / path.stem / parameters_key(values)
     with plain_errors(folder):
@@ -63,7 +65,8 @@ def run(
         last = read_run(folder)
         if last and last["status"] == "running" and not alone:  # the disk has no locks: the record alone says that somebody is at it
             _refuse(folder)(f"process {last['pid']} on {last['host']}")
-        if not force and last and _is_finished(folder, last, prints):
+        sealed = (folder / MANIFEST).is_file()  # one that was killed before its seal is run again, from the store
+        if not force and last and sealed and _is_finished(folder, last, prints):
             damage = damage_of(RunResult(folder, last))
             if damage is None:
                 return RunResult(folder, last, reused=True)
@@ -113,9 +116,7 @@ def is_current(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str
 
 
 def _is_finished(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str]) -> bool:
-    """Returns whether a run is completed, by what is here now, and sealed: one that was killed before its seal is run again from the store."""
-    files = (folder / f"{record['notebook']}.ipynb", folder / MANIFEST)
-    return record["status"] == "completed" and record.get("fingerprint") == prints and all(file.is_file() for file in files)
+    return record["status"] == "completed" and record.get("fingerprint") == prints and (folder / f"{record['notebook']}.ipynb").is_file()
 
 
 def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, on_event: Callable[[Event], None]) -> RunResult:

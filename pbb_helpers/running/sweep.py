@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pbb_helpers.experiments import plans
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.provenance import cores
@@ -87,6 +88,7 @@ def make_sweep(notebook: Path | str, grid: Mapping[str, Sequence[Any]], out_dir:
     for combination in itertools.islice(itertools.product(*grid.values()), MOST + 1):
         given = dict(zip(grid, combination, strict=True))
         values = resolve(known, given)
+        plans.check(path.stem, values)
         key = parameters_key(values)
         points.setdefault(key, Point(given, values, Path(out_dir).absolute() / path.stem / key))
     if len(points) > MOST:

@@ -40,6 +40,11 @@ def shipped() -> dict[str, Card]:
     return {folder.name: Card(folder.name, folder, read_json(folder / "card.json")) for folder in folders}
 
 
+def is_hub_id(spec: str) -> bool:
+    """Returns whether only the hub can know this model: it is no shipped name, none of the ladder, and no folder that is or should be there."""
+    return bool(HUB_ID.fullmatch(spec)) and not Path(spec).parent.is_dir()
+
+
 def find(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str | None]:
     """Returns the folder that holds the model, and its key if that is known without reading the files.
 

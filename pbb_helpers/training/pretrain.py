@@ -216,7 +216,8 @@ def _pretrain(settings: PretrainSettings, folder: Path, log: Callable[[str], Non
     tokenizer = _made_tokenizer(folder, settings)
     model = new_model(tokenizer, settings).to(device)
     trained_by = optimizers(model, settings)
-    state = _resume(last, model, trained_by) if last else {"step": 0, "tokens": 0, "seconds": 0.0, "curve": []}
+    state: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0, "curve": []}
+    state = _resume(last, model, trained_by) if last else state
     rates = [(group, group["lr"]) for optimizer in trained_by for group in optimizer.param_groups]
     asked = [kind for kind, share in settings.mix.families.items() if share]
     mix = settings.mix
