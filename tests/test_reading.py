@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -114,7 +117,7 @@ def test_answers_in_words_are_rows_of_their_own(shipped_like) -> None:
 
 
 def values(**changes: object) -> dict[str, object]:
-    return {"profile": "quick", "model": "pbb-small", "n_programs": None, "steps": None, "seed": 1} | changes
+    return {"profile": "quick", "model": "pbb-small", "n_programs": None, "steps": None, "seed": 1, "trust_remote_code": False} | changes
 
 
 def test_pretraining_plans() -> None:
@@ -129,8 +132,22 @@ def test_pretraining_plans() -> None:
     assert "ord(" not in pretraining.sample_documents(toy, 20, seed=1) and toy.facts().startswith("toy, made here in 32 steps")
 
 
+def test_a_model_of_another_make_is_asked_as_it_is(tiny_folder: Callable[[str], Path]) -> None:
+    plan = pretraining.plan(values(model=str(tiny_folder("llama")), profile="smoke", n_programs=2))
+    assert plan.settings is None and "was not pretrained here" in pretraining.sample_documents(plan, 3, seed=1)
+    card, loaded = plan.model()
+    assert card is None and not pretraining.reads_words(card) and not pretraining.other_families(card)
+    rows = pretraining.ask(loaded, n_programs=plan.n_programs, seed=1)
+    table = statistics.results(rows, by=["condition", "mode", "group", "length"])
+    said = pretraining.sentences(table, statistics.results(rows[rows["length"] <= 2]), None)
+    assert len(said) == 2 and "n = 4 programs" in said[0] and "hardly make it run" in said[1]
+
+
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"model": "pbb-smal"}, "unknown shipped model 'pbb-smal'; did you mean 'pbb-small'"),
+    ({"model": "pbb-smal"}, "unknown model 'pbb-smal'; did you mean 'pbb-small'"),
+    ({"model": "./nowhere"}, "does not exist"),
+    ({"model": "pbb-smal", "profile": "full"}, "unknown model to make 'pbb-smal'; did you mean 'pbb-small'"),
+    ({"model": "./nowhere", "steps": 5}, "unknown model to make './nowhere'"),
     ({"steps": 0}, "give at least 1"),
     ({"profile": "long"}, "long"),
 ])  # fmt: skip

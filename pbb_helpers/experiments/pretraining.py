@@ -33,26 +33,31 @@ class Plan:
     """What a profile of the notebook does.
 
     Attributes:
-        name: The shipped model that is looked at.
-        settings: How a model is made here; None when the shipped one is taken as it is.
+        name: The model that is looked at.
+        settings: How a model is made here; None when the model is taken as it is.
         n_programs: Fresh programs per number of statements.
+        trust_remote_code: Whether Python code that a model brings with it is run.
     """
 
     name: str
     settings: PretrainSettings | None
     n_programs: int
+    trust_remote_code: bool = False
 
     def facts(self) -> str:
         """Returns the plan in words."""
-        made = f"made here in {self.settings.steps:,} steps of {self.settings.batch_size} documents" if self.settings else "as shipped"
+        made = f"made here in {self.settings.steps:,} steps of {self.settings.batch_size} documents" if self.settings else "as it is"
         return f"{self.settings.name if self.settings else self.name}, {made}; {self.n_programs} fresh programs per number of statements"
 
-    def model(self, progress: Any = None) -> tuple[dict[str, Any], Any]:
-        """Returns the card and the loaded model, made first if that is the plan."""
+    def model(self, progress: Any = None) -> tuple[dict[str, Any] | None, Any]:
+        """Returns the card, None of a model that was not pretrained here, and the loaded model, made first if that is the plan."""
         from pbb_helpers.training import models
+        from pbb_helpers.training.model_files import find
 
         if self.settings is None:
-            return models.shipped()[self.name].facts, models.load(self.name)
+            card = find(self.name, trust_remote_code=self.trust_remote_code)[0] / "card.json"
+            loaded = models.load(self.name, trust_remote_code=self.trust_remote_code)
+            return (json.loads(card.read_text()) if card.is_file() else None), loaded
         made_of = hashlib.sha256(json.dumps(dataclasses.asdict(self.settings), sort_keys=True).encode()).hexdigest()[:8]
         folder = notebook.runs_root() / "pretrain" / f"{self.settings.name}-{self.settings.steps}-{made_of}"
         if not (folder / "card.json").exists():
@@ -64,27 +69,33 @@ def plan(values: Mapping[str, Any]) -> Plan:
     """Returns what the parameters of the notebook ask for.
 
     Raises:
-        UsageError: There is no such profile or shipped model, or a number is below one.
+        UsageError: There is no such profile or model, one of another recipe than ours is to be made, or a number is below one.
     """
-    from pbb_helpers.training.model_files import shipped
+    from pbb_helpers.training.model_files import find
 
-    given = notebook.parameters(
-        {"profile": ("smoke", "quick", "full"), "model": str, "n_programs": int | None, "steps": int | None, "seed": int}, values
-    )
-    cards = shipped()
-    if given.model not in cards:
-        raise did_you_mean("shipped model", given.model, cards)
+    kinds = {"n_programs": int | None, "steps": int | None, "seed": int, "trust_remote_code": bool}
+    given = notebook.parameters({"profile": ("smoke", "quick", "full"), "model": str} | kinds, values)
+    made_anew = given.profile == "full" or given.steps is not None
+    if made_anew and given.model not in LADDER:
+        raise did_you_mean("model to make", given.model, LADDER)
+    if not made_anew:
+        find(given.model, trust_remote_code=given.trust_remote_code)
     if any(number is not None and number < 1 for number in (given.n_programs, given.steps)):
         raise UsageError(f"n_programs={given.n_programs}, steps={given.steps}; give at least 1")
-    settings = {"smoke": TOY, "quick": None, "full": LADDER[given.model]}[given.profile]
+    ours = LADDER.get(given.model)
+    settings = {"smoke": TOY if ours else None, "quick": None, "full": ours}[given.profile]
     if given.steps is not None:
         settings = dataclasses.replace(settings or LADDER[given.model], steps=given.steps)
-    return Plan(given.model, settings, given.n_programs or {"smoke": 4, "quick": 100, "full": 200}[given.profile])
+    n_programs = given.n_programs or {"smoke": 4, "quick": 100, "full": 200}[given.profile]
+    return Plan(given.model, settings, n_programs, given.trust_remote_code)
 
 
 def sample_documents(plan: Plan, count: int, *, seed: int) -> str:
     """Returns documents of the stream that the plan's model is pretrained on, the completion after >>>."""
-    shown = itertools.islice(documents((plan.settings or LADDER[plan.name]).mix, seed), 0, 3 * count, 3)
+    settings = plan.settings or LADDER.get(plan.name)
+    if settings is None:
+        return f"{plan.name} was not pretrained here."
+    shown = itertools.islice(documents(settings.mix, seed), 0, 3 * count, 3)
     return "\n\n".join(f"=== {e.kind}\n{e.prompt}>>> " + e.completion.replace("\n", "\n    ") for e in shown)
 
 
@@ -119,14 +130,18 @@ def curve_alt(points: pd.DataFrame) -> str:
     return f"In-context exact match against training tokens, one line per mode. At {last['tokens'].max() / 1e6:.1f} million tokens: {ends}."
 
 
-def reads_words(card: Mapping[str, Any]) -> bool:
-    """Returns whether a model was pretrained on descriptions too."""
-    return card["settings"]["mix"].get("language", 0) > 0
+def reads_words(card: Mapping[str, Any] | None) -> bool:
+    """Returns whether a model was pretrained here on descriptions too."""
+    return card is not None and card["settings"]["mix"].get("language", 0) > 0
 
 
-def other_families(card: Mapping[str, Any]) -> list[str]:
-    """Returns the families beside Random Arithmetic that a model was pretrained on."""
-    return [kind for kind, share in card["settings"]["mix"].get("families", {}).items() if share and kind != "arithmetic"]
+def other_families(card: Mapping[str, Any] | None) -> list[str]:
+    """Returns the families beside Random Arithmetic that a model was pretrained on here."""
+    return (
+        []
+        if card is None
+        else [kind for kind, share in card["settings"]["mix"].get("families", {}).items() if share and kind != "arithmetic"]
+    )
 
 
 def ask(loaded: Any, *, n_programs: int, seed: int, language: bool = False, kind: str = "arithmetic", lengths: Sequence[int] = LENGTHS,
@@ -185,13 +200,13 @@ def answers(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     return reading.answers(rows, condition="in_context", seed=seed)
 
 
-def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame) -> list[str]:
-    """Returns what the numbers say of the two targets and of programs longer than any in pretraining.
+def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame | None) -> list[str]:
+    """Returns what the numbers say of a model; of one that was pretrained here also of its two targets and of programs longer than any in pretraining.
 
     Args:
         table: Results by length.
         short: Results over the lengths of one and two statements, as many programs of each.
-        points: The card's curve.
+        points: The card's curve; None of a model without one.
     """
     in_code, short = (t[(t["condition"] == "in_context") & (t["seed"] == "all")] for t in (table, short))
     cells = {row.mode: row for row in short.itertuples()}
@@ -200,6 +215,11 @@ def sentences(table: pd.DataFrame, short: pd.DataFrame, points: pd.DataFrame) ->
         + ", ".join(f"{100 * cells[m].accuracy:.1f} % ({100 * cells[m].low:.0f} to {100 * cells[m].high:.0f} %) by {m}" for m in MODES)
         + f"; n = {cells['direct'].n} programs, one input each."
     ]
+    if points is None:
+        return [
+            *said,
+            "What it cannot run with the source in its prompt, finetuning on the source alone will hardly make it run.",
+        ]
     for mode, target in (("cot", 0.95), ("direct", 0.75)):
         low, high = cells[mode].low, cells[mode].high
         verdict = "is above" if low >= target else "is below" if high < target else "is not told apart from"
