@@ -146,4 +146,4 @@ def test_models_and_help_are_quick_and_import_no_torch(project: Path):
     help_text = pbb("--help", cwd=project).stdout
     assert all(command in help_text for command in ("run", "report", "describe", "results", "models", "pretrain"))
     listed = pbb("models", cwd=project)
-    assert listed.returncode == 0 and "pbb-xl\n  does not ship; make it with: pbb pretrain --name pbb-xl" in listed.stdout
+    assert listed.returncode == 0 and "pbb-m-calls\n  does not ship; make it with: pbb pretrain --name pbb-m-calls" in listed.stdout
