@@ -242,7 +242,7 @@ def test_an_experiment_on_ciphers_asks_held_out_inputs_and_has_floors():
 def test_an_experiment_on_ciphers_runs_through(shipped_like, tmp_path, match):
     names = ("in_context", "proactive", "io_only(2, natural)", "source_and_io(2, natural)")
     plan = small(Experiment(model=str(shipped_like), family="ciphers", conditions=names))
-    plan = replace(plan, budget=replace(plan.budget, stage1_steps=2, stage2_steps=2, match=match))
+    plan = replace(plan, budget=replace(plan.budget, stage1_steps=2, stage2_steps=3, match=match))
     rows, _ = zip(*(run_job(job, tmp_path) for job in jobs(plan)), strict=True)
     table = pd.DataFrame([row for some in rows for row in some])
     statistics.require_complete(
