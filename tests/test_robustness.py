@@ -79,6 +79,12 @@ def test_the_columns_of_costs_and_weights_are_of_the_stages_that_are_trained() -
     assert set(found.index) == {"proactive", *arms} and found["weight in the loss"].between(0, 1, inclusive="neither").all()
 
 
+def test_fewer_programs_or_a_longer_stage_make_room_for_more_pairs() -> None:
+    with pytest.raises(UsageError, match="256 I/O pairs of each of 40 programs and room to show 128"):
+        efficient(pairs=[1, 256])
+    assert efficient(pairs=[1, 256], n_without_io=20)[1] == efficient(pairs=[1, 256], stage2_steps=320)[1] == (1, 256)
+
+
 def test_programs_w_io_that_are_asked_are_those_of_the_profile() -> None:
     plain, _ = efficient()
     assert efficient(n_without_io=plain.n_without_io)[0] == plain and efficient(n_without_io=30)[0].n_with_io_asked == plain.n_with_io_asked

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pbb_helpers.data.budget import Budget
-from pbb_helpers.data.compositions import KINDS, with_compositions
+from pbb_helpers.data.compositions import with_compositions
 from pbb_helpers.data.conditions import MAIN, condition
 from pbb_helpers.data.datasets import Dataset, draw_dataset
-from pbb_helpers.data.demonstrations import require_distributions, require_room
+from pbb_helpers.data.demonstrations import require_distributions
 from pbb_helpers.data.distributions import value
 from pbb_helpers.families.names import require_names
 from pbb_helpers.programs import UsageError, family
@@ -58,7 +58,6 @@ class Experiment:
         inputs = family(self.family, **dict(self.family_settings)).inputs()
         for name in self.conditions:
             require_distributions(condition(name).stages, inputs)
-            require_room(name, condition(name).stages, self.budget, self.n_without_io + len(KINDS) * self.n_composed_without_io)
         if not self.conditions or not self.seeds:
             raise UsageError(f"conditions {self.conditions} and seeds {self.seeds}; give at least one of each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.conditions)) < len(self.conditions):

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from pbb_helpers.analysis import reading
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.budget import Budget
+from pbb_helpers.data.compositions import KINDS
 from pbb_helpers.data.conditions import CONDITIONS, condition
-from pbb_helpers.data.demonstrations import demonstration
+from pbb_helpers.data.demonstrations import demonstration, require_room
 from pbb_helpers.data.knobs import knob
 from pbb_helpers.data.plan import QUICK, Experiment, small
 from pbb_helpers.data.settings import TrainSettings
@@ -158,12 +159,15 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     budget = _changed(replace(budget, stage1=stage1, stage2=stage2), stage1_steps=given.stage1_steps, stage2_steps=given.stage2_steps)
     statements = {k: v for k, v in (("min_statements", given.min_statements), ("max_statements", given.max_statements)) if v is not None}
     n_without_io = given.n_without_io
-    return _changed(
+    plan = _changed(
         base, model=given.model, family=given.family, budget=budget, n_with_io=given.n_with_io, n_without_io=n_without_io, n_with_io_asked=n_without_io,
         conditions=tuple(sorted(given.conditions, key=_place)) if given.conditions is not None else None,
         seeds=tuple(given.seeds) if given.seeds is not None else None, trust_remote_code=given.trust_remote_code,
         family_settings=tuple(({**dict(base.family_settings), **statements}).items()) or None,
     )  # fmt: skip
+    for name in plan.conditions:  # of the plan as it will be run: its base may have had room for less
+        require_room(name, condition(name).stages, plan.budget, plan.n_without_io + len(KINDS) * plan.n_composed_without_io)
+    return plan
 
 
 class SeveralModels(BaseModel):
