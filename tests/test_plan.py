@@ -42,6 +42,10 @@ def defaults(name: str, **changes: object) -> dict[str, object]:
 
 def test_every_notebook_that_runs_something_has_its_plan() -> None:
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} - {"explore"} == set(plans.PLANS)
+    for name, place in plans.PLANS.items():
+        module, function = place.rpartition(".")[2].split(":")
+        cells = [cell.source for cell in read_notebook(NOTEBOOKS / f"{name}.ipynb").cells if cell.cell_type == "code"]
+        assert f"= {module}.{function}(globals())\n" in cells[1], f"{name} makes its plan with {place}"
 
 
 @pytest.mark.parametrize("name", plans.PLANS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pbb_helpers.families.names import draw_names
+from pbb_helpers.families.names import draw_names, require_names
 from pbb_helpers.programs import Family, Program, UsageError, arguments, behaviour
 
 
@@ -71,6 +71,13 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, *purpose.encode()]))
 
 
+def require_programs(n_with_io: int, n_without_io: int) -> None:
+    """Raises UsageError where these are too few programs, or more than there are names for."""
+    if n_with_io < 1 or n_without_io < 2:
+        raise UsageError(f"{n_with_io} programs w/ IO and {n_without_io} w/o IO; give at least 1 and 2")
+    require_names(n_with_io + n_without_io)
+
+
 @functools.lru_cache(maxsize=8)
 def draw_dataset(programs: Family, *, n_with_io: int, n_without_io: int, n_eval_inputs: int, seed: int) -> Dataset:
     """Returns programs that all differ in behaviour, and their inputs split in two.
@@ -79,8 +86,7 @@ def draw_dataset(programs: Family, *, n_with_io: int, n_without_io: int, n_eval_
         UsageError: A number is too small, or too large for the family.
     """
     every = programs.inputs()
-    if n_with_io < 1 or n_without_io < 2:
-        raise UsageError(f"{n_with_io} programs w/ IO and {n_without_io} w/o IO; give at least 1 and 2")
+    require_programs(n_with_io, n_without_io)
     parts = list(dict.fromkeys(map(held_out_part, every)))
     if not 1 <= n_eval_inputs < len(parts):
         what = "inputs" if len(parts) == len(every) else f"{programs.takes}s"

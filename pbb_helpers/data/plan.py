@@ -8,10 +8,9 @@ from typing import Any
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.compositions import with_compositions
 from pbb_helpers.data.conditions import MAIN, condition
-from pbb_helpers.data.datasets import Dataset, draw_dataset
+from pbb_helpers.data.datasets import Dataset, draw_dataset, require_programs
 from pbb_helpers.data.demonstrations import require_distributions
 from pbb_helpers.data.distributions import value
-from pbb_helpers.families.names import require_names
 from pbb_helpers.programs import UsageError, family
 
 
@@ -62,10 +61,7 @@ class Experiment:
             raise UsageError(f"conditions {self.conditions} and seeds {self.seeds}; give at least one of each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.conditions)) < len(self.conditions):
             raise UsageError(f"conditions {self.conditions} and seeds {self.seeds}; name each once")
-        n_with_io = self.n_with_io_drawn or self.n_with_io
-        if n_with_io < 1 or self.n_without_io < 2:
-            raise UsageError(f"{n_with_io} programs w/ IO and {self.n_without_io} w/o IO; give at least 1 and 2")
-        require_names(n_with_io + self.n_without_io)
+        require_programs(self.n_with_io_drawn or self.n_with_io, self.n_without_io)
         if min(self.seeds) < 0:
             raise UsageError(f"seeds {self.seeds}; give whole numbers from 0")
         if self.n_with_io_asked < 1:

@@ -137,11 +137,8 @@ def reads_words(card: Mapping[str, Any] | None) -> bool:
 
 def other_families(card: Mapping[str, Any] | None) -> list[str]:
     """Returns the families beside Random Arithmetic that a model was pretrained on here."""
-    return (
-        []
-        if card is None
-        else [kind for kind, share in card["settings"]["mix"].get("families", {}).items() if share and kind != "arithmetic"]
-    )
+    families = card["settings"]["mix"].get("families", {}) if card else {}
+    return [kind for kind, share in families.items() if share and kind != "arithmetic"]
 
 
 def ask(loaded: Any, *, n_programs: int, seed: int, language: bool = False, kind: str = "arithmetic", lengths: Sequence[int] = LENGTHS,

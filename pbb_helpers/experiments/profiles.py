@@ -240,14 +240,16 @@ def representations(values: Mapping[str, Any]) -> list[tuple[Experiment | None, 
     return [(plan, names), sizes, beside(values, "crossed", CROSSED_PROFILES, CROSSED_MODELS)]
 
 
-def repeated(values: Mapping[str, Any]) -> tuple[Experiment | None, tuple[str, ...]]:
-    """Returns `beside` for notebook 03: models that differ in how often their layers run."""
-    return beside(values, "repeated", REPEATED_PROFILES, REPEATED_MODELS)
+def forward(values: Mapping[str, Any]) -> list[tuple[Experiment | None, tuple[str, ...]]]:
+    """Returns experiment and models of the two parts of notebook 03: its own, and `beside` on models that differ in how often their layers run."""
+    plan = experiment(values, FORWARD_PROFILES)
+    return [(plan, (plan.model,)), beside(values, "repeated", REPEATED_PROFILES, REPEATED_MODELS)]
 
 
-def sizes(values: Mapping[str, Any]) -> tuple[Experiment | None, tuple[str, ...]]:
-    """Returns `beside` for notebook 08: models of other sizes."""
-    return beside(values, "sizes", SIZES_PROFILES, SIZES_MODELS)
+def curricula(values: Mapping[str, Any]) -> list[tuple[Experiment | None, tuple[str, ...]]]:
+    """Returns experiment and models of the two parts of notebook 08: its own, and `beside` on models of other sizes."""
+    plan = experiment(values, CURRICULA_PROFILES)
+    return [(plan, (plan.model,)), beside(values, "sizes", SIZES_PROFILES, SIZES_MODELS)]
 
 
 def _place(name: str) -> tuple[int, str, float]:
