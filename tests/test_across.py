@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -153,22 +155,27 @@ def test_experiments_that_share_the_processes_give_what_each_gives_alone(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("parameter", "conditions", "models"),
-    [("repeated", profiles.REPEATED, ("pbb-once", "pbb-twice")), ("sizes", profiles.SIZES, ("pbb-s",))],
+    ("notebook", "parameter", "conditions", "models"),
+    [
+        (profiles.forward, "repeated", profiles.REPEATED, ("pbb-once", "pbb-twice")),
+        (profiles.curricula, "sizes", profiles.SIZES, ("pbb-s",)),
+    ],
 )
-def test_further_models_are_an_experiment_of_their_own(parameter: str, conditions: tuple[str, ...], models: tuple[str, ...]) -> None:
-    values = {"profile": "quick", "model": "pbb-small", "conditions": ["base"], "seeds": [3], "n_with_io": 8}
-    further = getattr(profiles, parameter)
-    plan, names = further({**values, parameter: ["pbb-xs", "pbb-m"]})
+def test_further_models_are_an_experiment_of_their_own(
+    notebook: Callable[..., list[tuple[Any, tuple[str, ...]]]], parameter: str, conditions: tuple[str, ...], models: tuple[str, ...]
+) -> None:
+    values = {"profile": "quick", "model": "pbb-small", "conditions": ["proactive"], "seeds": [3], "n_with_io": 8}
+    own, (plan, names) = notebook({**values, parameter: ["pbb-xs", "pbb-m"]})
+    assert own[0].conditions == ("proactive",) and own[1] == ("pbb-small",)
     assert names == ("pbb-xs", "pbb-m") and plan.conditions == conditions and (plan.seeds, plan.n_with_io) == ((3,), 8)
-    assert further({**values, parameter: None})[1] == models
-    assert further({**values, parameter: []}) == (None, ())
+    assert notebook({**values, parameter: None})[1][1] == models
+    assert notebook({**values, parameter: []})[1] == (None, ())
     with pytest.raises(UsageError, match="each once"):
-        further({**values, parameter: ["pbb-s", "pbb-s"]})
+        notebook({**values, parameter: ["pbb-s", "pbb-s"]})
     with pytest.raises(UsageError, match=parameter):
-        further({**values, parameter: "pbb-s"})
+        notebook({**values, parameter: "pbb-s"})
     with pytest.raises(UsageError, match="pbb-q"):
-        further({**values, parameter: ["pbb-q"]})
+        notebook({**values, parameter: ["pbb-q"]})
 
 
 def test_a_claim_along_an_axis_is_of_one_condition(rows: pd.DataFrame) -> None:

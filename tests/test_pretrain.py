@@ -419,6 +419,14 @@ def test_a_token_of_a_language_mix_crosses_no_end_of_a_sentence(tmp_path):
         assert "".join(pieces) == example.prompt and not any(". " in piece.rstrip() for piece in pieces), pieces
 
 
+def test_a_mix_with_calls_has_the_tokenizer_of_the_mix_without(tmp_path):
+    files = []
+    for share in (0.0, 0.25):
+        vocabulary.build_tokenizer(tmp_path / f"{share}", mix=Mix(language=0.5, calls=share), bpe_size=600, sample=100)
+        files.append((tmp_path / f"{share}" / "tokenizer.json").read_bytes())
+    assert files[0] == files[1]
+
+
 def test_a_mix_of_families_has_documents_of_each_in_its_share_and_a_document_of_one_alone():
     mixed = Mix(families={"arithmetic": 0.7, "ciphers": 0.3}, language=0.5)
     made = list(itertools.islice(corpus.conversations(mixed, 0), 300))

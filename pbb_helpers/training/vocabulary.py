@@ -20,7 +20,8 @@ def build_tokenizer(folder: Path, *, mix: Mix | None = None, bpe_size: int = 102
     """Trains, saves and returns a tokenizer: byte-level BPE, so that any text is encodable, whose tokens may hold spaces.
 
     It is trained on a sample of the documents of `mix`, by default of those of pbb-small. Every mix with language gets the tokenizer of
-    code and language 1:1, so that models of different mixes differ in what they read and in nothing else.
+    code and language 1:1, and every mix with calls that of the same mix without, whose words are all it needs: models of different mixes
+    differ in what they read and in nothing else.
 
     Each digit and each minus sign before a digit is a token of its own, each made-up name is one, and a token never crosses into a
     new line; "\\n    x = max(x, " may be one, which keeps documents to a third of the length of a word-level vocabulary. In a mix with
@@ -30,7 +31,7 @@ def build_tokenizer(folder: Path, *, mix: Mix | None = None, bpe_size: int = 102
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    mix = mix or Mix()
+    mix = replace(mix or Mix(), calls=0.0)
     mix = replace(mix, language=0.5) if mix.language else mix
     sentences = [pre_tokenizers.Split(Regex(r"(?<=[.:]) "), "merged_with_next")] if mix.language else []
     capitals = (
