@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pbb_helpers import cli_models, cli_sweep
+from pbb_helpers import cli_models, cli_options, cli_sweep
 from pbb_helpers.cli_options import Maybe, Notebook, Reports, Runs, Setting, complain, join_pairs, name_zip, pairs, say
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def run(
     from pbb_helpers.running.run_record import Stopped
     from pbb_helpers.running.terminal import Terminal
 
-    given = pairs(parameter or [])
-    if profile and given.setdefault("profile", profile) != profile:
-        raise _usage(f"--profile {profile} and -p profile {given['profile']}; give one of them")
+    given = _given(parameter, profile)
     with Terminal() as terminal:
         try:
             result = runner.run(notebook, given, out_dir=out, typed=True, force=force, on_event=terminal.event)
@@ -65,6 +63,13 @@ def run(
                 _render(out, reports, Path(notebook).stem)
             raise typer.Exit(130 if str(stop) == "SIGINT" else 143) from None
     _conclude(result, out, reports if report else None)
+
+
+def _given(parameter: list[str] | None, profile: str | None) -> dict[str, str]:
+    given = pairs(parameter or [])
+    if profile and given.setdefault("profile", profile) != profile:
+        raise _usage(f"--profile {profile} and -p profile {given['profile']}; give one of them")
+    return given
 
 
 def _conclude(result: RunResult, out: Path, reports: Path | None) -> None:
@@ -147,6 +152,33 @@ def _share(runs: list[RunResult], reports: Path, figures: Path, publish: Path | 
 
 
 @app.command()
+def estimate(
+    notebook: Notebook,
+    parameter: Setting = None,
+    profile: Annotated[str | None, typer.Option(help="smoke, quick or full: short for -p profile …")] = None,
+) -> None:
+    """Tells how long a notebook takes on this machine with these parameters, by a trial of a minute or so of each model that it trains.
+
+    Nothing that a store holds is counted: where trainings are there already, the run is that much shorter.
+
+    Example: pbb estimate 04_scaling --profile full
+    """
+    from pbb_helpers.experiments import forecast, plans
+    from pbb_helpers.experiments.pool import default_processes
+    from pbb_helpers.parameters import read_notebook, read_parameters, resolve
+    from pbb_helpers.progress import duration
+
+    values = resolve(read_parameters(read_notebook(notebook), notebook), _given(parameter, profile), typed=True)
+    experiments = plans.experiments(Path(notebook).stem, values)
+    processes = values.get("processes") or default_processes()
+    parts = forecast.forecast(experiments, processes=processes, tell=lambda line: say(line, file=sys.stderr))
+    rows = [(part.name, f"{part.documents:,}", f"{part.questions:,}", duration(part.seconds)) for part in parts]
+    for row in cli_options.columns([("experiment", "documents", "questions", "about"), *rows]):
+        say(row)
+    say(f"about {duration(sum(part.seconds for part in parts))} with processes = {processes}, where nothing else runs beside it")
+
+
+@app.command()
 def describe(notebook: Notebook) -> None:
     """Prints what a notebook asks, and its parameters with types, defaults and meaning."""
     from pbb_helpers.parameters import read_notebook, read_parameters
@@ -157,9 +189,8 @@ def describe(notebook: Notebook) -> None:
     title, question = title_of(node)
     say("\n".join([line for line in (title, question) if line] + [""]))
     rows = [(p.name, p.type_name, repr(p.default), p.comment) for p in known.values()]
-    widths = [max(len(row[i]) for row in [*rows, ("name", "type", "default", "")]) for i in range(3)]
-    for row in [("name", "type", "default", "meaning"), *rows]:
-        say("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+    for row in cli_options.columns([("name", "type", "default", "meaning"), *rows]):
+        say(row)
 
 
 @app.command()
@@ -285,7 +316,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     before = {number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if arguments[:1] in (["run"], ["sweep"], ["pretrain"]):
+        if arguments and arguments[0] in cli_options.TAKE_SETTINGS:
             arguments = join_pairs(arguments)
         elif arguments[:1] == ["report"]:
             arguments = name_zip(arguments)

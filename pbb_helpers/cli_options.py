@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,8 @@ Setting = Annotated[
     list[str] | None,
     typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A parameter and its value; may be given many times. See: pbb describe."),
 ]
+TAKE_SETTINGS = ("run", "sweep", "estimate", "pretrain")
+"""The commands that take `-p name value`."""
 
 
 def pairs(items: list[str]) -> dict[str, str]:
@@ -73,6 +76,16 @@ def name_zip(arguments: list[str]) -> list[str]:
             argument += f"={rest.pop(0)}" if rest and rest[0].endswith(".zip") else "=pbb-reports.zip"
         joined.append(argument)
     return joined
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Returns rows of cells as lines of a table, each column as wide as it needs to be.
+
+    >>> columns([("name", "n"), ("zibble", "400")])
+    ['name    n', 'zibble  400']
+    """
+    widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
+    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows]
 
 
 def say(text: object, **options: Any) -> None:

@@ -62,7 +62,7 @@ COMMANDS = [(path.relative_to(ROOT).as_posix(), *found) for path in PAGES for fo
 
 def parsed(words: list[str]) -> tuple[str, dict]:
     """Returns the name and the values of a command of pbb, as the command line itself reads them."""
-    if words[0] in ("run", "sweep", "pretrain"):
+    if words[0] in cli_options.TAKE_SETTINGS:
         words = cli_options.join_pairs(words)
     elif words[0] == "report":
         words = cli_options.name_zip(words)
@@ -117,14 +117,14 @@ def pbb(words: list[str], comment: str, capsys, monkeypatch) -> None:
         assert not stop.value.code or name == "doctor" and stop.value.code == 1, said.err
         assert (said.out + said.err).strip(), "it says nothing"
         return
-    assert name in ("run", "sweep", "record", "pretrain"), (
+    assert name in ("run", "sweep", "estimate", "record", "pretrain"), (
         f"pbb {name} is neither run nor checked: add it to RUN, or say here how to check it"
     )
     if name == "pretrain":
         return
     node = read_notebook(values["notebook"])
     known = read_parameters(node, values["notebook"])
-    if name == "run":
+    if name in ("run", "estimate"):
         given = cli_options.pairs(values["parameter"] or []) | ({"profile": values["profile"]} if values["profile"] else {})
         assert set(given) <= set(resolve(known, given, typed=True))
     elif name == "sweep":

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from pbb_helpers.programs import UsageError
 from pbb_helpers.training.model_files import is_hub_id
+
+if TYPE_CHECKING:
+    from pbb_helpers.data.plan import Experiment
 
 PLANS = {
     "00_pretrain": "experiments.pretraining:plan",
@@ -33,5 +38,38 @@ def check(notebook: str, values: Mapping[str, Any]) -> None:
     """
     models = [values.get("model"), *(name for several in ("models", "sizes", "crossed", "repeated") for name in values.get(several) or ())]
     if notebook in PLANS and not any(is_hub_id(name) for name in models if isinstance(name, str)):
-        module, function = PLANS[notebook].split(":")
-        getattr(importlib.import_module(f"pbb_helpers.{module}"), function)(values)
+        _plan(notebook, values)
+
+
+def _plan(notebook: str, values: Mapping[str, Any]) -> Any:
+    module, function = PLANS[notebook].split(":")
+    return getattr(importlib.import_module(f"pbb_helpers.{module}"), function)(values)
+
+
+def experiments(notebook: str, values: Mapping[str, Any]) -> dict[str, Experiment]:
+    """Returns what a notebook trains and asks with these parameters: its experiments by name, a model's or a number's.
+
+    Raises:
+        UsageError: A parameter is not valid, or the notebook runs no experiment.
+    """
+    from pbb_helpers.data.plan import Experiment
+    from pbb_helpers.experiments.scaling import Scaling
+
+    planned = _plan(notebook, values) if notebook in PLANS else None
+    match planned:
+        case Experiment() | (Experiment(), tuple()):
+            only = planned if isinstance(planned, Experiment) else planned[0]
+            return {only.model: only}
+        case Scaling(sizes, models, by_number):
+            parts = [(sizes, models)]
+            return _by_model(parts) | {f"{number:,} w/ IO programs": one for number, one in by_number.items()}
+        case list(parts):
+            return _by_model(parts)
+    those = ", ".join(name for name in PLANS if name not in ("00_pretrain", "90_performance"))
+    raise UsageError(f"notebook {notebook} finetunes nothing; those that do are {those}")
+
+
+def _by_model(parts: list[tuple[Any, tuple[str, ...]]]) -> dict[str, Experiment]:
+    named = [(model, replace(plan, model=model)) for plan, models in parts if plan for model in models]
+    names = [name for name, _ in named]
+    return {name if names.count(name) == 1 else f"{name}, part {number}": one for number, (name, one) in enumerate(named, 1)}
