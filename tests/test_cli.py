@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from notebooks_for_tests import RESULTS, write_notebook
 
 import pbb_helpers
 from pbb_helpers.cli import main
+from pbb_helpers.training.recipes import LADDER
 
 ROOT = Path(pbb_helpers.__file__).parent.parent
 
@@ -149,4 +151,12 @@ def test_models_and_help_are_quick_and_import_no_torch(project: Path):
     help_text = pbb("--help", cwd=project).stdout
     assert all(command in help_text for command in ("run", "report", "describe", "results", "models", "pretrain"))
     listed = pbb("models", cwd=project)
-    assert listed.returncode == 0 and "pbb-m-calls\n  does not ship; make it with: pbb pretrain --name pbb-m-calls" in listed.stdout
+    assert listed.returncode == 0 and "pbb-small\n" in listed.stdout
+
+
+def test_a_model_of_the_ladder_that_does_not_ship_is_listed_with_how_to_make_it(monkeypatch, capsys):
+    monkeypatch.setitem(LADDER, "pbb-next", replace(LADDER["pbb-m"], name="pbb-next"))
+    monkeypatch.setattr(sys, "argv", ["pbb", "models"])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert not done.value.code and "pbb-next\n  does not ship; make it with: pbb pretrain --name pbb-next" in capsys.readouterr().out

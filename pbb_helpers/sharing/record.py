@@ -145,24 +145,28 @@ def _floor(folder: Path) -> str:
     return f"floor {100 * accuracy:.0f} % ({name}), "
 
 
+ASKED = {
+    "code in context: direct, step by step, recalled": "",
+    "words in context": "description_",
+    "ciphers in context": "ciphers_",
+    "calls of two others in context": "calls_",
+}
+"""What a model was asked when it was made, as the head of a column, and how its card names that."""
+
+
 def models_table() -> str:
     """Returns the shipped models from their cards, as Markdown: what they are, and what they can run when it stands in the prompt."""
-    lines = [
-        "| model | parameters | tokens | code : words | code in context: direct, step by step, recalled | words in context | ciphers in context | made in |",
-        "|---" * 8 + "|",
-    ]
+    head = ["model", "parameters", "tokens", "code : words", *ASKED, "made in"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, card in shipped().items():
         facts = card.facts
         language = facts["settings"]["mix"].get("language", 0.0)
-        scores = [
-            [facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ("", "description_", "ciphers_")
-        ]
-        code, words, ciphers = ("–" if None in some else ", ".join(f"{100 * value:.0f}" for value in some) + " %" for some in scores)
+        scores = [[facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ASKED.values()]
+        asked = ["–" if None in some else ", ".join(f"{100 * value:.0f}" for value in some) + " %" for some in scores]
+        size = [f"{facts['parameters'] / 1e6:.1f}M", f"{facts['tokens'] / 1e6:.0f}M"]
         mix = f"{round(10 * (1 - language))} : {round(10 * language)}"
         made = f"{60 * facts['hours']:.0f} min, {facts['hardware']}"
-        lines.append(
-            f"| `{name}` | {facts['parameters'] / 1e6:.1f}M | {facts['tokens'] / 1e6:.0f}M | {mix} | {code} | {words} | {ciphers} | {made} |"
-        )
+        lines.append(f"| {' | '.join([f'`{name}`', *size, mix, *asked, made])} |")
     n = sorted({card.facts["in_context_n"] for card in shipped().values()})
     return "\n".join(
         [
