@@ -159,7 +159,8 @@ def estimate(
 ) -> None:
     """Tells how long a notebook takes on this machine with these parameters, by a trial of a minute or so of each model that it trains.
 
-    Nothing that a store holds is counted: where trainings are there already, the run is that much shorter.
+    It is told for an empty store: what is trained already, or by another part of the same notebook, is not trained again, and the run
+    is that much shorter.
 
     Example: pbb estimate 04_scaling --profile full
     """

@@ -70,6 +70,9 @@ def experiments(notebook: str, values: Mapping[str, Any]) -> dict[str, Experimen
 
 
 def _by_model(parts: list[tuple[Any, tuple[str, ...]]]) -> dict[str, Experiment]:
-    named = [(model, replace(plan, model=model)) for plan, models in parts if plan for model in models]
-    names = [name for name, _ in named]
-    return {name if names.count(name) == 1 else f"{name}, part {number}": one for number, (name, one) in enumerate(named, 1)}
+    found: dict[str, Experiment] = {}
+    for plan, models in parts:
+        for model in models if plan else ():
+            before = sum(one.model == model for one in found.values())
+            found[f"{model}, part {before + 1}" if before else model] = replace(plan, model=model)
+    return found
