@@ -185,7 +185,7 @@ def test_compositions_may_be_given_by_pairs_too() -> None:
     (profiles.experiment, {"conditions": ["proactive", "shuffled_calls"]}, "shuffled_calls is proactive itself"),
 ])  # fmt: skip
 def test_an_experiment_that_could_show_nothing_is_refused(notebook: Callable, changes: dict, message: str) -> None:
-    values = {"profile": "smoke", "model": "pbb-small", "n_composed_with_io": None, "n_composed_without_io": None}
+    values = {"profile": "smoke", "model": "pbb-small", "n_composed_with_io": None, "n_composed_without_io": None, "train_unread": False}
     with pytest.raises(UsageError, match=message):
         notebook(values | changes)
 
@@ -328,6 +328,7 @@ DEFAULTS = {
     "profile": "smoke",
     "model": "pbb-small",
     "trust_remote_code": False,
+    "train_unread": False,
     "n_composed_with_io": None,
     "n_composed_without_io": None,
 }

@@ -17,6 +17,8 @@ class Budget:
     stage ends where the shortest of its versions in code and words would (`stages.build_stage`). An output is far shorter than a source:
     with equal documents, stages with I/O pairs of w/o IO programs in place of sources have fewer supervised tokens than that of proactive;
     with equal tokens they have more documents.
+
+    The embeddings of `new_tokens` are trained with those of the programs' names: texts of one token each that the base model never read.
     """
 
     stage1: TrainSettings = field(default_factory=TrainSettings)
@@ -24,6 +26,7 @@ class Budget:
     stage1_steps: int = 1000
     stage2_steps: int = 300
     match: str = "documents"
+    new_tokens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.match not in ("documents", "tokens"):

@@ -80,7 +80,7 @@ class Stage:
         name: "stage1", "stage2", …
         examples: The documents; steps = ceil(len / batch size).
         settings: How they are trained.
-        names: The names of programs that are new to the model.
+        names: The names of programs that are new to the model, and other tokens that are.
     """
 
     name: str

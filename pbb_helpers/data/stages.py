@@ -45,7 +45,7 @@ def build_stage(spec: StageSpec, dataset: Dataset, budget: Budget, count: Callab
     examples = compose(spec, dataset, budget)
     if budget.match == "tokens":
         examples = _matched(examples, spec, dataset, budget, count)
-    stage = Stage(spec.name, tuple(examples), settings, dataset.names)
+    stage = Stage(spec.name, tuple(examples), settings, (*dataset.names, *budget.new_tokens))
     leak_check(stage, spec, dataset)
     return stage
 

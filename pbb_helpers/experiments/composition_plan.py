@@ -15,6 +15,7 @@ from pbb_helpers.data.compositions import KINDS, SHOWN, kind
 from pbb_helpers.data.documents import call_document, source_document
 from pbb_helpers.data.plan import Experiment, small
 from pbb_helpers.experiments import profiles
+from pbb_helpers.experiments.unread import unread
 from pbb_helpers.notebook import parameters
 from pbb_helpers.programs import UsageError
 
@@ -44,15 +45,18 @@ def plan(values: Mapping[str, Any]) -> Experiment:
     Raises:
         UsageError: A parameter is not valid.
     """
-    given = parameters({"n_composed_with_io": int | None, "n_composed_without_io": int | None}, values)
+    numbers = parameters({"n_composed_with_io": int | None, "n_composed_without_io": int | None}, values)
+    given = parameters({"train_unread": bool}, values)
     asked = profiles.experiment(values, PROFILES)
     # `n_without_io` sets the number of demonstrated programs that are asked too; here that is a number of compositions.
-    changes = {name: number for name, number in vars(given).items() if number is not None}
+    changes = {name: number for name, number in vars(numbers).items() if number is not None}
     planned = replace(asked, n_with_io_asked=PROFILES[values["profile"]].n_with_io_asked, **changes)
     if planned.n_composed_without_io < 1:
         raise UsageError(
             f"n_composed_without_io {planned.n_composed_without_io}; give at least 1, else nothing is asked that was only read"
         )
+    if given.train_unread:
+        return replace(planned, budget=replace(planned.budget, new_tokens=tuple(unread(planned)["token"])))
     return planned
 
 
@@ -62,6 +66,7 @@ def facts(experiment: Experiment) -> dict[str, Any]:
         "compositions w/ IO, of two w/ IO programs, per seed": experiment.n_composed_with_io,
         "compositions w/o IO, per seed": f"{experiment.n_composed_without_io} of each kind: {', '.join(label(name) for name in KINDS)}",
         "compositions w/ IO that are asked, per seed": min(experiment.n_with_io_asked, experiment.n_composed_with_io),
+        "tokens whose embeddings are trained with the names'": ", ".join(map(repr, experiment.budget.new_tokens)) or "none",
     }
 
 
