@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from faults import python
 
 from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.plan import small
@@ -26,6 +27,12 @@ def test_the_return_of_a_composition_is_made_of_tokens_that_no_model_read() -> N
     found = unread.unread(COMPOSITIONS)
     assert set(found["token"]) == {"\n    ", "retur", "n ", "(x"} and found["documents"].nunique() == 1
     assert set(unread.unread(replace(COMPOSITIONS, model="pbb-small"))["token"]) == {"\n    return ", "(x"}
+
+
+def test_their_order_is_the_same_in_every_process() -> None:
+    code = "from test_unread import COMPOSITIONS; from pbb_helpers.experiments import unread; print(list(unread.unread(COMPOSITIONS)['token']))"
+    said = [python(code, PYTHONHASHSEED=seed) for seed in ("1", "2")]
+    assert said[0] == said[1] and "retur" in said[0]
 
 
 def test_of_a_model_of_others_nothing_is_said(shipped_like) -> None:

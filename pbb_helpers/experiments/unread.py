@@ -45,7 +45,9 @@ def unread(experiment: Experiment) -> pd.DataFrame:
         examples = {example for spec in specs for example in build_stage(spec, dataset, experiment.budget, count).examples}
         for ids in tokenizer([example.completion for example in examples])["input_ids"]:
             counts.update(set(ids) - read)
-    return pd.DataFrame([(tokenizer.decode([token]), n) for token, n in counts.most_common()], columns=["token", "documents"])
+    # In an order of their own: that of a set hangs on the process, and a stage's key on the order of its new tokens.
+    found = sorted((-n, token) for token, n in counts.items())
+    return pd.DataFrame([(tokenizer.decode([token]), -n) for n, token in found], columns=["token", "documents"])
 
 
 @functools.cache
