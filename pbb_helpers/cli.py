@@ -157,10 +157,7 @@ def estimate(
     parameter: Setting = None,
     profile: Annotated[str | None, typer.Option(help="smoke, quick or full: short for -p profile …")] = None,
 ) -> None:
-    """Tells how long a notebook takes on this machine with these parameters, by a trial of a minute or so of each model that it trains.
-
-    It is told for an empty store: what is trained already, or by another part of the same notebook, is not trained again, and the run
-    is that much shorter.
+    """Tells how long a notebook trains and answers on this machine with these parameters, by a short trial of each model that it trains.
 
     Example: pbb estimate 04_scaling --profile full
     """
@@ -170,13 +167,25 @@ def estimate(
     from pbb_helpers.progress import duration
 
     values = resolve(read_parameters(read_notebook(notebook), notebook), _given(parameter, profile), typed=True)
-    experiments = plans.experiments(Path(notebook).stem, values)
+    pools = plans.experiments(Path(notebook).stem, values)
     processes = values.get("processes") or default_processes()
-    parts = forecast.forecast(experiments, processes=processes, tell=lambda line: say(line, file=sys.stderr))
+    for number in (signal.SIGINT, signal.SIGTERM):  # unlike a run's, what a trial trains is thrown away
+        signal.signal(number, _interrupted)
+    try:
+        parts, seconds = forecast.forecast(pools, processes=processes, tell=lambda line: say(line, file=sys.stderr, flush=True))
+    except KeyboardInterrupt:
+        complain("stopped before the trial was over; nothing was run")
+        raise typer.Exit(130) from None
     rows = [(part.name, f"{part.documents:,}", f"{part.questions:,}", duration(part.seconds)) for part in parts]
-    for row in cli_options.columns([("experiment", "documents", "questions", "about"), *rows]):
+    for row in cli_options.columns([("experiment", "documents", "questions", "in one process"), *rows]):
         say(row)
-    say(f"about {duration(sum(part.seconds for part in parts))} with processes = {processes}, where nothing else runs beside it")
+    say(
+        f"about {duration(seconds)} with processes = {processes}, if nothing else runs here; less where trainings are shared or lie in the store"
+    )
+
+
+def _interrupted(number: int, _: object) -> None:
+    raise KeyboardInterrupt
 
 
 @app.command()

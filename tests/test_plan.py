@@ -67,15 +67,16 @@ def test_neither_a_notebook_of_the_users_nor_a_model_on_the_hub_is_judged() -> N
     plans.check("01_proactive", defaults("01_proactive", model="org/name", profile="quik"))
 
 
-@pytest.mark.parametrize(("name", "changes", "parts"), [
-    ("01_proactive", {}, ["pbb-small"]), ("05_composition", {"model": "pbb-m"}, ["pbb-m"]), ("06_io_distribution", {}, ["pbb-ciphers"]),
-    ("07_sample_efficiency", {"family": "arithmetic"}, ["pbb-small"]), ("08_curricula", {}, ["pbb-small", "pbb-s"]),
-    ("02_code_vs_language", {"models": ["pbb-m"], "sizes": ["pbb-s"], "crossed": ["pbb-m"]}, ["pbb-m", "pbb-s", "pbb-m, part 2"]),
-    ("03_forward_pass_vs_cot", {"repeated": []}, ["pbb-small"]),
-    ("04_scaling", {"models": ["pbb-xs"], "numbers": [50, 1600]}, ["pbb-xs", "50 w/ IO programs", "1,600 w/ IO programs"]),
-    ("04_scaling", {"models": [], "numbers": [50]}, ["50 w/ IO programs"]),
+@pytest.mark.parametrize(("name", "changes", "pools"), [
+    ("01_proactive", {}, [["pbb-small"]]), ("05_composition", {"model": "pbb-m"}, [["pbb-m"]]), ("06_io_distribution", {}, [["pbb-ciphers"]]),
+    ("07_sample_efficiency", {"family": "arithmetic"}, [["pbb-small"]]), ("08_curricula", {}, [["pbb-small"], ["pbb-s"]]),
+    ("02_code_vs_language", {"models": ["pbb-m", "pbb-m-code"], "sizes": ["pbb-s"], "crossed": ["pbb-m"]},
+     [["pbb-m", "pbb-m-code"], ["pbb-s"], ["pbb-m"]]),
+    ("03_forward_pass_vs_cot", {"repeated": []}, [["pbb-small"]]),
+    ("04_scaling", {"models": ["pbb-xs"], "numbers": [50, 1600]}, [["pbb-xs"], ["50 w/ IO programs", "1,600 w/ IO programs"]]),
+    ("04_scaling", {"models": [], "numbers": [50]}, [["50 w/ IO programs"]]),
 ])  # fmt: skip
-def test_the_experiments_of_a_notebook_have_names(name: str, changes: dict[str, object], parts: list[str]) -> None:
+def test_the_experiments_of_a_notebook_have_names(name: str, changes: dict[str, object], pools: list[list[str]]) -> None:
     found = plans.experiments(name, defaults(name, profile="quick", **changes))
-    assert list(found) == parts
-    assert all(one.model == part.partition(",")[0] for part, one in found.items() if part.startswith("pbb-"))
+    assert [list(pool) for pool in found] == pools
+    assert all(one.model == part for pool in found for part, one in pool.items() if part.startswith("pbb-"))

@@ -55,9 +55,12 @@ def plan(values: Mapping[str, Any]) -> Experiment:
         raise UsageError(
             f"n_composed_without_io {planned.n_composed_without_io}; give at least 1, else nothing is asked that was only read"
         )
-    if given.train_unread:
-        return replace(planned, budget=replace(planned.budget, new_tokens=tuple(unread(planned)["token"])))
-    return planned
+    if not given.train_unread:
+        return planned
+    if planned.budget.stage1.method == "full":
+        raise UsageError("train_unread with method full, which trains every embedding; leave train_unread out")
+    every = replace(planned, conditions=CONDITIONS, seeds=(0,))  # not those that are asked for: arms that share a stage share its key
+    return replace(planned, budget=replace(planned.budget, new_tokens=tuple(unread(every)["token"])))
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:

@@ -46,11 +46,11 @@ def _plan(notebook: str, values: Mapping[str, Any]) -> Any:
     return getattr(importlib.import_module(f"pbb_helpers.{module}"), function)(values)
 
 
-def experiments(notebook: str, values: Mapping[str, Any]) -> dict[str, Experiment]:
-    """Returns what a notebook trains and asks with these parameters: its experiments by name, a model's or a number's.
+def experiments(notebook: str, values: Mapping[str, Any]) -> list[dict[str, Experiment]]:
+    """Returns what a notebook trains and asks with these parameters: experiments by name, a model's or a number's, those of a dict at the same time.
 
     Raises:
-        UsageError: A parameter is not valid, or the notebook runs no experiment.
+        UsageError: A parameter is not valid, or the notebook is none of those that run experiments.
     """
     from pbb_helpers.data.plan import Experiment
     from pbb_helpers.experiments.scaling import Scaling
@@ -59,20 +59,11 @@ def experiments(notebook: str, values: Mapping[str, Any]) -> dict[str, Experimen
     match planned:
         case Experiment() | (Experiment(), tuple()):
             only = planned if isinstance(planned, Experiment) else planned[0]
-            return {only.model: only}
+            return [{only.model: only}]
         case Scaling(sizes, models, by_number):
-            parts = [(sizes, models)]
-            return _by_model(parts) | {f"{number:,} w/ IO programs": one for number, one in by_number.items()}
+            by_model = {model: replace(sizes, model=model) for model in models}
+            return [pool for pool in (by_model, {f"{number:,} w/ IO programs": one for number, one in by_number.items()}) if pool]
         case list(parts):
-            return _by_model(parts)
+            return [{model: replace(plan, model=model) for model in models} for plan, models in parts if plan]
     those = ", ".join(name for name in PLANS if name not in ("00_pretrain", "90_performance"))
-    raise UsageError(f"notebook {notebook} finetunes nothing; those that do are {those}")
-
-
-def _by_model(parts: list[tuple[Any, tuple[str, ...]]]) -> dict[str, Experiment]:
-    found: dict[str, Experiment] = {}
-    for plan, models in parts:
-        for model in models if plan else ():
-            before = sum(one.model == model for one in found.values())
-            found[f"{model}, part {before + 1}" if before else model] = replace(plan, model=model)
-    return found
+    raise UsageError(f"notebook {notebook} is none whose experiments are known here; those are {those}")

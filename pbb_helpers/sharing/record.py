@@ -160,7 +160,8 @@ def models_table() -> str:
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, card in shipped().items():
         facts = card.facts
-        language = facts["settings"]["mix"].get("language", 0.0)
+        mixed = facts["settings"]["mix"]
+        language = mixed.get("language", 0.0) * (1 - mixed.get("calls", 0.0))  # programs that call others are in code
         scores = [[facts["in_context"].get(prefix + mode) for mode in ("direct", "cot", "recall")] for prefix in ASKED.values()]
         asked = ["–" if None in some else ", ".join(f"{100 * value:.0f}" for value in some) + " %" for some in scores]
         size = [f"{facts['parameters'] / 1e6:.1f}M", f"{facts['tokens'] / 1e6:.0f}M"]
@@ -172,7 +173,7 @@ def models_table() -> str:
         [
             *lines,
             "",
-            f"n = {', '.join(map(str, n))} fresh programs of one and two statements, one input each; every token of the gold answer right.",
+            f"n = {', '.join(map(str, n))} fresh programs of one and two statements, or ones that call two such, one input each; every token of the gold answer right.",
         ]
     )
 

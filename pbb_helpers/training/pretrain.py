@@ -70,7 +70,7 @@ CHECKPOINT = "a checkpoint of a pretraining"
 
 def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list[list[tuple[list[int], list[int]]]]:
     """Returns the encoded batches of one window of `WINDOW` steps: a function of the seed and the index alone, so that a resume is exact."""
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_of(folder)
     encoded = (encode_conversation(tokenizer, document) for document in conversations(settings.mix, [settings.seed, index]))
     rows = list(itertools.islice((row for row in encoded if len(row[0]) <= settings.longest), WINDOW * settings.batch_size))
     rows.sort(key=lambda row: len(row[0]))
@@ -80,7 +80,8 @@ def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list
 
 
 @functools.cache
-def _tokenizer(folder: Path) -> Any:
+def tokenizer_of(folder: Path) -> Any:
+    """Returns the tokenizer that lies in a folder."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
