@@ -91,7 +91,7 @@ def test_describe_prints_types_defaults_and_comments(project: Path):
         (["run", "01_proactive", "-p", "profile", "smoke", "-p", "conditions", "proactve"], "did you mean 'proactive'"),
         (["sweep", "01_proactive", "--dry-run", "-p", "lr", "1e-3,-1"], "lr -1.0; give lr > 0"),
         (["estimate", "01_proactive", "-p", "processes", "0"], "processes 0; give at least 1"),
-        (["estimate", "01_proactive", "--profile", "fuull"], "did you mean 'full'"),
+        (["estimate", "01_proactive", "--profile", "ful"], "did you mean 'full'"),
         (["estimate", "tiny"], "notebook tiny is none whose experiments are known here; those are 01_proactive"),
         (["describe", "bare.ipynb", "--runs"], "No such option"),
         (["results", "--runs", "bare.ipynb"], "bare.ipynb is a file; give a folder"),
