@@ -33,8 +33,9 @@ from pbb_helpers.families.names import made_up_names
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.training import models, pretrain, vocabulary
 from pbb_helpers.training.evaluate import generate
+from pbb_helpers.training.model_files import shipped
 from pbb_helpers.training.pretrain import WINDOW, schedule, window_of_rows
-from pbb_helpers.training.recipes import PretrainSettings
+from pbb_helpers.training.recipes import LADDER, PretrainSettings
 from pbb_helpers.training.train import loss
 
 TINY = PretrainSettings(
@@ -417,6 +418,11 @@ def test_a_token_of_a_language_mix_crosses_no_end_of_a_sentence(tmp_path):
     for example in itertools.islice(corpus.documents(Mix(language=1), 3), 50):
         pieces = [both.decode([token]) for token in both.encode(example.prompt)]
         assert "".join(pieces) == example.prompt and not any(". " in piece.rstrip() for piece in pieces), pieces
+
+
+@pytest.mark.parametrize("name", ["pbb-small", "pbb-m", "pbb-m-calls", "pbb-ciphers", "pbb-twice"])
+def test_a_card_gives_back_the_settings_of_its_recipe(name):
+    assert pretrain.settings_of(shipped()[name].folder) == LADDER[name]
 
 
 def test_a_mix_with_calls_has_the_tokenizer_of_the_mix_without(tmp_path):

@@ -14,10 +14,9 @@ from typing import Any
 import pandas as pd
 
 from pbb_helpers.data.conditions import condition
-from pbb_helpers.data.corpus import Mix
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.stages import build_stage
-from pbb_helpers.training.model_files import find, read_json
+from pbb_helpers.training.model_files import find
 
 WINDOWS = 4
 """Of the pretraining's documents, those that are looked through: `pretrain.WINDOW` steps each."""
@@ -33,34 +32,28 @@ def unread(experiment: Experiment) -> pd.DataFrame:
         Columns token (its text) and documents (how many different ones have it in their completion), in the order of the vocabulary, so
         that no process and no other arm changes it; empty for a model that we did not make.
     """
+    from pbb_helpers.training.models import token_counter
+
     folder, _ = find(experiment.model, trust_remote_code=experiment.trust_remote_code)
     counts = Counter[int]()
-    if (folder / "card.json").is_file():
-        from pbb_helpers.training.models import token_counter
-
-        tokenizer, read = _read(folder)
-        dataset, count = experiment.dataset(experiment.seeds[0]), token_counter(tokenizer)
-        specs = {spec for name in experiment.conditions for spec in condition(name).stages}
-        stages = [build_stage(spec, dataset, experiment.budget, count) for spec in specs]
-        examples = {example.completion for stage in stages for example in stage.examples}
-        for ids in tokenizer(list(examples))["input_ids"]:
-            counts.update(set(ids) - read)
-        return pd.DataFrame([(tokenizer.decode([token]), counts[token]) for token in sorted(counts)], columns=["token", "documents"])
-    return pd.DataFrame(columns=["token", "documents"])
+    if not (folder / "card.json").is_file():
+        return pd.DataFrame(columns=["token", "documents"])
+    tokenizer, read = _read(folder)
+    dataset, count = experiment.dataset(experiment.seeds[0]), token_counter(tokenizer)
+    specs = {spec for name in experiment.conditions for spec in condition(name).stages}
+    stages = [build_stage(spec, dataset, experiment.budget, count) for spec in specs]
+    completions = {example.completion for stage in stages for example in stage.examples}
+    for ids in tokenizer(list(completions))["input_ids"]:
+        counts.update(set(ids) - read)
+    return pd.DataFrame([(tokenizer.decode([token]), counts[token]) for token in sorted(counts)], columns=["token", "documents"])
 
 
 @functools.cache
 def _read(folder: Path) -> tuple[Any, frozenset[int]]:
     """Returns the tokenizer of a model of ours, and the tokens that it read: those of its first documents, and the names."""
-    from pbb_helpers.training.pretrain import PretrainSettings, tokenizer_of, window_of_rows
+    from pbb_helpers.training.pretrain import settings_of, tokenizer_of, window_of_rows
 
-    known = read_json(folder / "card.json")["settings"]
-    mixed = {name: value for name, value in known["mix"].items() if name in Mix.__dataclass_fields__}
-    mix = Mix(**mixed | {"lengths": {int(length): share for length, share in mixed["lengths"].items()}})
-    settings = PretrainSettings(
-        **{name: value for name, value in known.items() if name in PretrainSettings.__dataclass_fields__} | {"mix": mix}
-    )
-    tokenizer = tokenizer_of(folder)
+    settings, tokenizer = settings_of(folder), tokenizer_of(folder)
     windows = [window_of_rows(folder, settings, index) for index in range(WINDOWS)]
     found = {token for window in windows for batch in window for ids, _ in batch for token in ids}
     return tokenizer, frozenset(found | set(tokenizer.get_added_vocab().values()))

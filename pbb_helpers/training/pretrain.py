@@ -30,7 +30,7 @@ from pbb_helpers.disk import check_manifest, lock, plain_errors, plain_name, wri
 from pbb_helpers.families.names import draw_names
 from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import UsageError, did_you_mean, family
-from pbb_helpers.training.model_files import hash_files, made_root
+from pbb_helpers.training.model_files import hash_files, made_root, read_json
 from pbb_helpers.training.recipes import LADDER, NOTES, PretrainSettings
 from pbb_helpers.training.vocabulary import build_tokenizer
 
@@ -77,6 +77,15 @@ def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list
     cut = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
     order = np.random.Generator(np.random.PCG64([settings.seed, index, 1])).permutation(len(cut))
     return [cut[i] for i in order]
+
+
+def settings_of(folder: Path) -> PretrainSettings:
+    """Returns the settings that a model of ours was made with, from its card; what the card does not know has its default."""
+    card = read_json(folder / "card.json")["settings"]
+    fields, shares = PretrainSettings.__dataclass_fields__, Mix.__dataclass_fields__
+    mix = {name: value for name, value in card["mix"].items() if name in shares}
+    mix["lengths"] = {int(length): share for length, share in mix["lengths"].items()}  # JSON has texts for keys
+    return PretrainSettings(**{name: value for name, value in card.items() if name in fields} | {"mix": Mix(**mix)})
 
 
 @functools.cache
