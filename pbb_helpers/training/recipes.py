@@ -95,6 +95,7 @@ LADDER = {
         replace(_rung("pbb-once", 96, 4), passes=1, steps=2_000),
         replace(_rung("pbb-twice", 96, 4), passes=2, steps=2_000),
         replace(_rung("pbb-m-calls", 128, 6), longest=192, mix=replace(BOTH.mix, calls=0.25)),
+        replace(_rung("pbb-m-calls-seed1", 128, 6), longest=192, mix=replace(BOTH.mix, calls=0.25), seed=1),
         replace(
             _rung("pbb-ciphers", 128, 6, 0.0),
             steps=8_000,  # a trial of 4,000 steps got 86 % of the letters of 400 fresh ciphers right step by step; 90 % is the goal
@@ -109,10 +110,11 @@ LADDER = {
 }
 """Models by name: `pbb pretrain --name` makes each of them as it was made. The ladder is pbb-xs, -s, -m, -l and -xl, of 0.6M to 10M parameters, by one recipe;
 pbb-once and pbb-twice run the same layers once and twice (`passes`); pbb-m-code and pbb-m-words are pbb-m with code and language 9:1 and 1:9, and pbb-m-calls is pbb-m with
-a quarter of its documents on programs that call others; pbb-ciphers is its size, reads code alone, and runs ciphers too."""
+a quarter of its documents on programs that call others (pbb-m-calls-seed1 the same again, from another seed); pbb-ciphers is its size, reads code alone, and runs ciphers too."""
 NOTES = {
     "pbb-m-calls": "What changed against pbb-m: a quarter of the documents ask for a program that calls two others, all three in the prompt, in code; "
     "documents up to 192 tokens.",
+    "pbb-m-calls-seed1": "pbb-m-calls made a second time, with documents and initial weights of another seed.",
     "pbb-ciphers": "The shape of pbb-m. What changed: code alone and no words; Random Arithmetic and ciphers 4 : 6, up to three statements or parts; "
     "more step by step, less direct; documents up to 192 tokens; 8,000 steps, three times the tokens. Its arithmetic stays at that of pbb-m.",
 }
