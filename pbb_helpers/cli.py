@@ -275,13 +275,17 @@ def doctor(
     Exit code 0 if all is well, 1 if something needs you.
     """
     from pbb_helpers.doctor import diagnose
+    from pbb_helpers.programs import UsageError
 
     problems = 0
     for finding in diagnose(out, reports):
         fixed = False
         if fix and finding.fix is not None:
-            finding.fix()
-            fixed = True
+            try:
+                finding.fix()
+                fixed = True
+            except UsageError as error:  # the others can be put right nevertheless
+                complain(f"not fixed: {error}")
         problems += finding.state == "problem" and not fixed
         print(finding.line("fixed" if fixed else None))
     if problems:

@@ -111,21 +111,24 @@ def write_manifest(folder: Path, files: Iterable[Path], of: str = "") -> None:
 
 
 def check_manifest(folder: Path, of: str = "") -> Damage | None:
-    """Returns the first thing that is wrong with a folder that `write_manifest` sealed, or None.
+    """Returns the first thing that is wrong with a folder that `write_manifest` sealed as being `of` this, or None.
 
-    A manifest that does not say what it is of, as older ones don't, is taken as it is.
+    What is wrong always lies in the folder: a manifest of another's making, which names files elsewhere, is itself what is wrong.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         entries, seal, its = manifest["files"], manifest["sha256"], manifest.get("of", "")
+        outside = [name for name in entries if not (folder / name).resolve().is_relative_to(folder.resolve())]
     except FileNotFoundError:
         return Damage(folder / MANIFEST, "is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Damage(folder / MANIFEST, "cannot be read")
     if seal != _seal(entries, its):
         return Damage(folder / MANIFEST, "was changed since it was written")
-    if its not in ("", of):
-        return Damage(folder / MANIFEST, f"is that of {its}")
+    if its != of:
+        return Damage(folder / MANIFEST, f"is that of {its}" if its else "does not say what it is of")
+    if outside:
+        return Damage(folder / MANIFEST, f"names a file outside of its folder ({outside[0]})")
     return next((damage for name, entry in entries.items() if (damage := _check_file(folder / name, entry))), None)
 
 

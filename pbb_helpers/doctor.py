@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ DISTRIBUTION = "pbb-helpers"
 ROOM = 500e6  # bytes; a quick run leaves about 60 MB
 MEMORY = 2.1e9  # bytes per process that trains the shipped model: half of what two took
 LISTED = 3  # names in a line
+OLD = 3600.0  # seconds after which a temporary file is no running process's: writing one takes less, wherever it runs
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,8 @@ def _counts(folder: Path) -> bool:
 def _set_aside(store: Store, path: Path, damage: Damage) -> None:
     key = path.relative_to(store.root).parts[0]
     with lock(store.root / key / ".lock", _refuse):
+        if store.damage(path) is None:  # made anew since it was looked at
+            return
         if (path / "manifest.json").exists() and path.parent == store.root:
             store.set_stage_aside(path, damage)
         else:
@@ -213,7 +217,11 @@ def _set_aside(store: Store, path: Path, damage: Damage) -> None:
 
 def _sweep(folders: Iterable[Path]) -> None:
     for folder in folders:
-        with lock(folder / ".lock", _refuse):
+        with lock(folder / ".lock", _refuse) as alone:
+            if not alone:
+                raise UsageError(
+                    f"the disk of {folder} has no locks, so another process may be at work there; remove them by hand if none is"
+                )
             sweep(folder)
 
 
@@ -272,9 +280,12 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _orphan(path: Path) -> bool:
-    """Returns whether this is a temporary file of `write_text` whose process is gone."""
+    """Returns whether this is a temporary file of `write_text` whose process is gone, on this machine or, by its age, on another that shares the disk."""
     pid = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
-    return pid is not None and path.is_file() and not psutil.pid_exists(int(pid[1]))
+    try:
+        return pid is not None and path.is_file() and not psutil.pid_exists(int(pid[1])) and time.time() - path.stat().st_mtime > OLD
+    except FileNotFoundError:
+        return False
 
 
 def _names(things) -> str:

@@ -183,6 +183,9 @@ def test_compositions_may_be_given_by_pairs_too() -> None:
 @pytest.mark.parametrize(("notebook", "changes", "message"), [
     (composition_plan.plan, {"n_composed_with_io": 0, "n_composed_without_io": 0}, "n_composed_without_io 0; give at least 1"),
     (profiles.experiment, {"conditions": ["proactive", "shuffled_calls"]}, "shuffled_calls is proactive itself"),
+    (composition_plan.plan, {"conditions": ["proactive", "description"]}, "conditions description: .* has no description in words"),
+    (composition_plan.plan, {"conditions": ["proactive", "in_context_description", "description_to_code"]}, "in_context_description, desc"),
+    (profiles.curricula, {"conditions": ["mixture_named"], "sizes": []}, "conditions mixture_named: add one that is trained and asked as"),
 ])  # fmt: skip
 def test_an_experiment_that_could_show_nothing_is_refused(notebook: Callable, changes: dict, message: str) -> None:
     values = {"profile": "smoke", "model": "pbb-small", "n_composed_with_io": None, "n_composed_without_io": None, "train_unread": False}

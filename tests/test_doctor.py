@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -9,12 +10,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from campaign import write_runs
 
-from pbb_helpers import doctor
+from pbb_helpers import disk, doctor
 from pbb_helpers.cli import main
 from pbb_helpers.disk import lock
 from pbb_helpers.running.run_record import read_run
@@ -78,9 +80,10 @@ def flip(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3] + b"?\n")
 
 
-def leave(path: str) -> None:
+def leave(path: str, age: float = 2 * doctor.OLD) -> None:
     Path(path).parent.mkdir(exist_ok=True, parents=True)
     Path(path).write_text("half")
+    os.utime(path, (time.time() - age,) * 2)
 
 
 STAGE, STATE = f"runs/store/{KEY[:16]}", f"runs/store/{'cd' * 8}/checkpoint-5/state"
@@ -100,7 +103,7 @@ DEAD = {"status": "running", "host": platform.node(), "pid": 2**22 + 1, "pid_sta
         (lambda: flip(Path(STATE)), "state has", str(Path(STATE).parent) + ".damaged"),
         (lambda: Path(STAGE, ".config.json.4194399.tmp").write_text("half"), "1 temporary files of killed processes", None),
         (lambda: Path(STAGE, "rows/.x.4194399.new.tmp").mkdir(), "1 temporary files of killed processes", None),
-        (lambda: Path("reports/.index.html.4194399.tmp").write_text("half"), "1 temporary files of killed processes", None),
+        (lambda: leave("reports/.index.html.4194399.tmp"), "1 temporary files of killed processes", None),
         (lambda: leave("runs/story/0123456789ab/.run.json.4194399.tmp"), "1 temporary files of killed processes", None),
         (lambda: leave("reports/scaling/.0123456789ab.html.4194399.tmp"), "1 temporary files of killed processes", None),
         (lambda: leave("runs/store/.known/.x.json.4194399.tmp"), "1 temporary files of killed processes", None),
@@ -155,6 +158,42 @@ def test_what_a_process_works_on_is_left_alone(project, capsys, monkeypatch):
         status, lines = pbb_doctor(capsys, monkeypatch, "--fix")
     assert status == 0 and any(f"{KEY[:16]} in use by a running process" in line for line in lines), lines
     assert everything(project) == before
+
+
+def test_a_young_temporary_file_may_be_that_of_a_process_elsewhere(project, capsys, monkeypatch):
+    leave("runs/story/0123456789ab/.run.json.4194399.tmp", age=0)
+    assert pbb_doctor(capsys, monkeypatch)[0] == 0 and pbb_doctor(capsys, monkeypatch, "--fix")[0] == 0
+    assert Path("runs/story/0123456789ab/.run.json.4194399.tmp").exists()
+
+
+def test_where_a_disk_has_no_locks_nothing_is_swept(project, capsys, monkeypatch):
+    left = Path(STAGE, "rows/.x.4194399.new.tmp")
+    left.mkdir()
+    monkeypatch.setattr(disk, "_try_lock", lambda handle: None)
+    status, lines = pbb_doctor(capsys, monkeypatch, "--fix")
+    assert status == 1 and any("1 temporary files of killed processes" in line for line in bad(lines)) and left.exists(), lines
+    assert lines[-1].startswith("ok       reports"), "what comes after it is looked at as well"
+
+
+def test_what_was_made_anew_since_it_was_looked_at_is_not_set_aside(project):
+    store = Store("runs/store")
+    path = Path(STAGE, "adapter/adapter.safetensors")
+    whole = path.read_bytes()
+    flip(path)
+    damage = store.damage(Path(STAGE))
+    path.write_bytes(whole)
+    doctor._set_aside(store, Path(STAGE), damage)
+    assert store.is_whole(KEY)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_said(project, capsys, monkeypatch, tmp_path):
+    path = Path(STAGE, "manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["files"] |= {str(tmp_path / "mine.txt"): {"bytes": 1, "sha256": "0" * 64}}
+    text = json.dumps(manifest["files"], sort_keys=True) + manifest["of"]
+    path.write_text(json.dumps(manifest | {"sha256": hashlib.sha256(text.encode()).hexdigest()}))
+    status, lines = pbb_doctor(capsys, monkeypatch)
+    assert status == 1 and any("manifest.json names a file outside of its folder" in line for line in lines), lines
 
 
 def test_a_damaged_shipped_model_is_said(project, capsys, monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,9 +20,10 @@ import pytest
 from faults import flip_a_bit, gone
 from notebooks_for_tests import RESULTS, write_notebook
 
+from pbb_helpers.parameters import read_notebook, read_parameters
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run
-from pbb_helpers.running.runner import parameters_key, run, weights_print
+from pbb_helpers.running.runner import MODEL_PARAMETERS, parameters_key, run, weights_print
 from pbb_helpers.sharing.report_index import render_all
 
 # A child that ignores SIGTERM: the runner must end that one too.
@@ -239,6 +241,17 @@ def test_a_run_that_was_killed_before_its_seal_is_run_again(done, tmp_path: Path
     again = run(tmp_path / "tiny.ipynb", {"n": 3, "lr": 1}, out_dir=tmp_path / "runs")
     assert not again.reused and (again.folder / "manifest.json").is_file()
     assert run(tmp_path / "tiny.ipynb", {"n": 3, "lr": 1}, out_dir=tmp_path / "runs").reused
+
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_parameter_that_names_models_makes_a_run_stale_when_they_change(notebook: Path):
+    said = read_parameters(read_notebook(notebook))
+    texts = {name for name, its in said.items() if "str" in its.type_name and not its.choices and name != "profile"}
+    naming = {name for name in texts if re.search(r"\bmodels?\b", said[name].comment)}
+    assert naming - {"shapes"} <= set(MODEL_PARAMETERS) and ("model" in said) == ("model" in naming)
 
 
 def test_a_kernel_finds_the_models_that_were_made_here_wherever_its_run_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -294,13 +294,56 @@ def test_a_store_that_was_moved_is_whole(store, tmp_path):
     assert moved.is_done(KEY) and moved.load_rows(KEY, "eval") == ROWS
 
 
-def test_a_manifest_of_before_it_said_what_it_is_of_is_taken(store):
+def sealed(manifest: dict) -> str:
+    """Returns a manifest's text with a seal that fits it, as anybody can make one."""
+    text = json.dumps(manifest["files"], sort_keys=True) + manifest.get("of", "")
+    return json.dumps(manifest | {"sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def test_answers_that_do_not_say_what_they_are_of_are_not_taken(store, caplog):
     path = store.save_rows(KEY, "eval", ROWS).with_name("manifest.json")
     manifest = json.loads(path.read_text())
     del manifest["of"]
-    manifest["sha256"] = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
-    path.write_text(json.dumps(manifest))
-    assert store.load_rows(KEY, "eval") == ROWS
+    path.write_text(sealed(manifest))
+    assert store.load_rows(KEY, "eval") is None and "manifest.json does not say what it is of" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["{outside}", "../../../mine.txt", "adapter/../../../mine.txt", "elsewhere/mine.txt"])
+def test_a_manifest_of_anothers_making_reaches_no_file_outside_of_its_folder(store, tmp_path, caplog, name):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("precious")
+    finish(store)
+    (store.folder(KEY) / "elsewhere").symlink_to(tmp_path)
+    path = store.folder(KEY) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = {name.format(outside=mine): {"bytes": 1, "sha256": "0" * 64}} | manifest["files"]
+    path.write_text(sealed(manifest))
+    with store.locked(KEY):
+        assert not store.is_done(KEY)
+    assert "names a file outside of its folder" in caplog.text and "manifest.json.damaged" in caplog.text
+    assert mine.read_text() == "precious" and {path.name for path in tmp_path.iterdir()} == {"mine.txt", "store"}
+
+
+def test_answers_that_another_process_puts_in_their_place_are_not_set_aside(store, monkeypatch, caplog):
+    path = store.save_rows(KEY, "eval", ROWS)
+    whole, real = path.with_name("manifest.json").read_bytes(), store.locked
+
+    def locked(key, *_):
+        path.with_name("manifest.json").write_bytes(whole)  # what the other process did while this one waited
+        return real(key)
+
+    path.with_name("manifest.json").unlink()
+    monkeypatch.setattr(store, "locked", locked)
+    assert store.load_rows(KEY, "eval") == ROWS and not caplog.records
+
+
+def test_whether_a_stage_is_whole_is_asked_without_changing_anything(store):
+    assert not store.is_whole(KEY) and not store.folder(KEY).exists()
+    finish(store)
+    assert store.is_whole(KEY)
+    truncate(store.folder(KEY) / "metrics.jsonl")
+    before = sorted(store.folder(KEY).rglob("*"))
+    assert not store.is_whole(KEY) and sorted(store.folder(KEY).rglob("*")) == before
 
 
 def test_two_processes_may_set_the_same_thing_aside(store, monkeypatch, caplog):

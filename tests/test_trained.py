@@ -89,7 +89,7 @@ def test_whatever_decides_a_key_decides_the_recipe(plan, tmp_path, monkeypatch):
         return alone if len(alone) == 1 else [digest(key, alone) for key in alone]
 
     monkeypatch.setattr(stacked, "train_stages", keyed)
-    monkeypatch.setattr(Store, "is_done", lambda self, key: True)
+    monkeypatch.setattr(Store, "is_whole", lambda self, key: True)
     loaded, store = models.load(plan.model), Store(tmp_path)
     budget, spec = plan.budget, condition("proactive").stages[1]
     tokens = replace(budget, match="tokens")

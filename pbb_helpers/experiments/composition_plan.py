@@ -12,6 +12,7 @@ from pbb_helpers.analysis import reading
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.compositions import KINDS, SHOWN, kind
+from pbb_helpers.data.conditions import Condition, condition
 from pbb_helpers.data.documents import call_document, source_document
 from pbb_helpers.data.plan import Experiment, small
 from pbb_helpers.experiments import profiles
@@ -55,12 +56,18 @@ def plan(values: Mapping[str, Any]) -> Experiment:
         raise UsageError(
             f"n_composed_without_io {planned.n_composed_without_io}; give at least 1, else nothing is asked that was only read"
         )
+    if worded := [name for name in planned.conditions if _in_words(condition(name))]:
+        raise UsageError(f"conditions {', '.join(worded)}: a program that calls others has no description in words; leave them out")
     if not given.train_unread:
         return planned
     if planned.budget.stage1.method == "full":
         raise UsageError("train_unread with method full, which trains every embedding; leave train_unread out")
     every = replace(planned, conditions=CONDITIONS, seeds=(0,))  # not those that are asked for: arms that share a stage share its key
     return replace(planned, budget=replace(planned.budget, new_tokens=tuple(unread(every)["token"])))
+
+
+def _in_words(its: Condition) -> bool:
+    return any(spec.language for spec in its.stages) or any("description" in mode for mode in its.modes)
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:

@@ -245,6 +245,8 @@ def forward(values: Mapping[str, Any]) -> list[tuple[Experiment | None, tuple[st
 def curricula(values: Mapping[str, Any]) -> list[tuple[Experiment | None, tuple[str, ...]]]:
     """Returns experiment and models of the two parts of notebook 08: its own, and `beside` on models of other sizes."""
     plan = experiment(values, CURRICULA_PROFILES)
+    if not any(condition(name).stages for name in plan.conditions if name not in GIVEN):
+        raise UsageError(f"conditions {', '.join(plan.conditions)}: add one that is trained and asked as it is, for example proactive")
     return [(plan, (plan.model,)), beside(values, "sizes", SIZES_PROFILES, SIZES_MODELS)]
 
 

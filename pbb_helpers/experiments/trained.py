@@ -71,7 +71,7 @@ def trained(
     alone = parallel.processes()[1] == 1  # processes that train one stage together have to do the same at every step
     dtype = str(resolve_dtype(budget.stage1.dtype, loaded.model.device)), str(resolve_dtype(budget.stage2.dtype, loaded.model.device))
     recipe = digest(FORMAT, loaded.key, dtype, parents, IMPORTED, asdict(spec), asdict(budget), *map(_facts, datasets))
-    if alone and (keys := store.recall(recipe)) and all(map(store.is_done, keys)):
+    if alone and (keys := store.recall(recipe)) and all(map(store.is_whole, keys)):
         return keys
     stages = [build_stage(spec, dataset, budget, count) for dataset in datasets]
     try:

@@ -102,7 +102,7 @@ def weights_print(values: Mapping[str, Any]) -> dict[str, str]:
     return {"models": hashlib.sha256(json.dumps(said).encode()).hexdigest()} if files else {}
 
 
-MODEL_PARAMETERS = ("model", "models", "sizes", "repeated")
+MODEL_PARAMETERS = ("model", "models", "sizes", "repeated", "crossed")
 """The parameters that name base models."""
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from pbb_helpers.disk import check_manifest
 from pbb_helpers.training.batches import Batch
 from pbb_helpers.training.store import Store
 
@@ -93,8 +92,8 @@ class Onlooker(Store):
         yield
 
     def is_done(self, key: str) -> bool:
-        """Returns whether the stage is finished and its files are whole."""
-        return check_manifest(self.folder(key), self._place(self.folder(key))) is None
+        """Returns whether the stage is finished and its files are whole; the first process sets aside what is not."""
+        return self.is_whole(key)
 
     def last_checkpoint(self, key: str, at_most: float = math.inf) -> tuple[int, Path] | None:
         """Returns None: the first process looks for it."""

@@ -105,8 +105,12 @@ class Store:
 
     # --- stages -----------------------------------------------------------------------------------------------------
 
+    def is_whole(self, key: str) -> bool:
+        """Returns whether the stage is finished and its files are whole; changes nothing."""
+        return self.damage(self.folder(key)) is None
+
     def is_done(self, key: str) -> bool:
-        """Returns whether the stage is finished and its files are whole; a damaged one is set aside, so that it is made again."""
+        """Returns whether the stage is finished and its files are whole; for who holds its lock: a damaged one is set aside, to be made again."""
         folder = self.folder(key)
         if not (folder / "manifest.json").is_file():
             return False
@@ -235,10 +239,16 @@ class Store:
         folder = self._rows(key, evaluation_key)
         if not folder.is_dir():
             return None
-        damage = self.damage(folder)
-        if damage is not None:
-            set_aside(folder, f"{damage.path.name} {damage.why}", rebuilt="it is evaluated again")
-            return None
+        if self.damage(folder) is not None:
+            with self.locked(key):  # another process may just have been putting them in their place
+                damage = self.damage(folder)
+                if damage is not None and folder.is_dir():
+                    set_aside(folder, f"{damage.path.name} {damage.why}", rebuilt="it is evaluated again")
+                if damage is not None:
+                    return None
+        return self._read_rows(folder)
+
+    def _read_rows(self, folder: Path) -> list[dict]:
         # Not splitlines(): what a model wrote may hold other characters that it takes for the end of a line.
         return [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n") if line]
 

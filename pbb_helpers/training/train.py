@@ -161,7 +161,7 @@ def is_lora(folder: Path) -> bool:
 
 
 def _require_done(store: Store, key: str) -> None:
-    if not store.is_done(key):
+    if not store.is_whole(key):
         raise UsageError(f"{store.folder(key)} holds no finished stage; run the same command again to train it")
 
 
