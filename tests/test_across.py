@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbb_helpers.analysis import verdicts
+from pbb_helpers.analysis import statistics, verdicts
 from pbb_helpers.experiments import across, experiment, profiles
 from pbb_helpers.figures import plots_across
 from pbb_helpers.programs import UsageError
@@ -25,6 +25,14 @@ def answers(model: str, condition: str, mode: str, right: set[int], n: int = 40,
          ("source", "description") else 3, "gold": "4", "answer": "4" if i in right else "5", "correct": i in right}
         for i in range(n)
     ])  # fmt: skip
+
+
+def test_all_arms_of_a_notebook_are_one_table() -> None:
+    main = statistics.results(answers("one", "proactive", "recall", {1, 2}))
+    others = across.results(pd.concat([answers(model, "proactive", "recall", {3}) for model in ("one", "other")]))
+    found = across.beside(main, "one", others)
+    assert list(found.columns) == list(others.columns) and found["model"].value_counts().to_dict() == {"one": 3, "other": 3}
+    assert set(found[found["model"] == "one"]["accuracy"]) == set(main["accuracy"]), "the notebook's own line stands"
 
 
 @pytest.fixture

@@ -93,6 +93,12 @@ def results(rows: pd.DataFrame, *, by: Iterable[str] = ("model",)) -> pd.DataFra
     return table[[*by, *(column for column in table if column not in by)]]
 
 
+def beside(table: pd.DataFrame, model: str, others: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table of one model and that of others as one, so that all of a notebook's arms are recorded; a line of both stands once."""
+    whole = pd.concat([table.assign(model=model), others], ignore_index=True)[list(others.columns)]
+    return whole.drop_duplicates(["model", "condition", "mode", "group", "seed"], ignore_index=True)
+
+
 def contrasts(
     rows: pd.DataFrame, a: str, b: str, *, modes: Sequence[str], group: str = "without_io", column: str = "model"
 ) -> pd.DataFrame:
