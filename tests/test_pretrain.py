@@ -31,6 +31,7 @@ from pbb_helpers.data.stages import build_stage
 from pbb_helpers.disk import write_manifest
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.programs import Program, UsageError, family
+from pbb_helpers.provenance import hardware, hardware_line
 from pbb_helpers.training import models, pretrain, vocabulary
 from pbb_helpers.training.evaluate import generate
 from pbb_helpers.training.model_files import shipped
@@ -331,6 +332,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(quick, tmp_path, optimizer):
     whole = pretrain.pretrain(plan, tmp_path / "whole", log=lines.append)
     card = json.loads((whole / "card.json").read_text())
     assert [point["step"] for point in card["curve"]] == [16, 32] and card["in_context_n"] == 4 and len(lines) == 4
+    assert card["hardware"] == f"{hardware_line(hardware())}, 1 thread"
 
     def stop(line: str) -> None:
         if line.startswith("step 32"):

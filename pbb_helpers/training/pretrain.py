@@ -12,7 +12,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import shutil
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pbb_helpers import provenance
 from pbb_helpers.data.corpus import Mix, conversations, documents
 from pbb_helpers.data.documents import Example, call_document
 from pbb_helpers.disk import check_manifest, lock, plain_errors, plain_name, write_manifest, write_text
@@ -368,9 +368,7 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
             "sha256": hash_files(folder),
             "tokens": state["tokens"],
             "hours": round(state["seconds"] / 3600, 2),
-            "hardware": f"{platform.machine()}, {settings.threads} thread{'s' if settings.threads > 1 else ''}"
-            if not torch.cuda.is_available()
-            else torch.cuda.get_device_name(),
+            "hardware": f"{provenance.hardware_line(provenance.hardware())}, {settings.threads} thread{'s' if settings.threads > 1 else ''}",
             "in_context": {mode: accuracy for mode, accuracy in last.items() if mode not in ("step", "tokens", "loss")},
             "in_context_n": settings.questions,
             "settings": asdict(settings),
