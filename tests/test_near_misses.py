@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from pbb_helpers.analysis import near_misses, traces
+from pbb_helpers.analysis import beyond_chance, near_misses, traces
 from pbb_helpers.data.documents import chain_of_thought
 from pbb_helpers.figures import plots_traces
 from pbb_helpers.programs import Program, UsageError
@@ -80,7 +80,7 @@ def test_claims_need_every_seed_and_say_what_was_not_run() -> None:
     by_chance = errors(lambda f, x, i: f"x = {x} + 50 = {x + 50}\nreturn {x + 50}").assign(condition="d")
     right = errors(lambda f, x, i: chain_of_thought(f, x)).assign(condition="e")
     texts = [("near", "c", "above"), ("chance", "d", "no difference shown"), ("right", "e", "above"), ("absent", "z", "above")]
-    found = near_misses.claims(texts, near_misses.near_misses(pd.concat([near, by_chance, right]), PROGRAMS)).set_index("claim")
+    found = beyond_chance.claims(texts, near_misses.near_misses(pd.concat([near, by_chance, right]), PROGRAMS)).set_index("claim")
     assert found["verdict"].to_dict() == {
         "near": "above",
         "chance": "no difference shown",
@@ -120,9 +120,9 @@ def test_kinds_of_lines(line: str, kind: str) -> None:
 
 def test_the_figure_shows_share_and_chance() -> None:
     table = near_misses.near_misses(errors(lambda f, x, i: f"x = {x} + 50 = {x + 50}\nreturn {x + 50}"), PROGRAMS)
-    fig = plots_traces.near_misses(table)
+    fig = plots_traces.beyond_chance(table, "wrong operations", chance="another form", own="its own form")
     FigureCanvasAgg(fig).draw()
     texts = [" ".join(text.get_text().split()) for text in fig.findobj(match=lambda a: hasattr(a, "get_text"))]
     assert "25, by chance 25" in texts and any("n = 96 answers over 48 programs" in text for text in texts)
-    with pytest.raises(UsageError, match="no wrong operations"):
-        plots_traces.near_misses(table.iloc[:0])
+    with pytest.raises(UsageError, match="nothing to draw about w/o IO programs: wrong operations"):
+        plots_traces.beyond_chance(table.iloc[:0], "wrong operations", chance="another form", own="its own form")

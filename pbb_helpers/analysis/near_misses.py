@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
-from pbb_helpers.analysis.intervals import cluster_bootstrap, t_interval
-from pbb_helpers.analysis.statistics import per_program
+from pbb_helpers.analysis import beyond_chance
 from pbb_helpers.analysis.traces import operation
-from pbb_helpers.analysis.verdicts import CLAIM, NOT_RUN, came_true, verdict
 from pbb_helpers.families.line_steps import render_step
 from pbb_helpers.programs import Program, from_cell
-
-COLUMNS = ("n", "n_programs", "n_seeds", "share", "chance", "excess", "low", "high", "seed_least", "seed_most", "seed_low", "seed_high")
 
 
 def form(line: str) -> str:
@@ -57,50 +52,11 @@ def near_misses(
         seed: Of the resampling.
 
     Returns:
-        Columns `by`, n (such answers), n_programs, n_seeds, share, chance, excess (share minus chance), low, high (its 95 % interval, over programs; NaN
-        where there are too few of them), seed_least, seed_most (the excess in single seeds), seed_low, seed_high (its 95 % t interval over them).
-        Share, chance and excess are means over seeds of means over answers.
+        What `beyond_chance.table` does, of these answers: `share` of them has the form of the true line.
     """
     asked = errors[errors["mode"] == "cot"]
-    asked = asked.assign(cluster=asked["seed"].astype(str) + "/" + asked["program"])  # a name in two seeds is two programs
-    lines = []
-    for key, cell in asked.groupby(list(by), sort=False):
-        judged = pd.concat([_judged(some, programs) for _, some in cell.groupby("seed", sort=False)])
-        if judged.empty:
-            continue
-        judged = judged.assign(excess=judged["same"] - judged["chance"], seed=judged["seed"].astype(str))
-        totals, counts, _ = per_program(judged, "excess")
-        interval = cluster_bootstrap(totals, counts, n_boot=n_boot, seed=seed)
-        means = judged.groupby("seed")[["same", "chance", "excess"]].mean()
-        share, chance, excess = means.mean()
-        seed_low, seed_high = t_interval(list(means["excess"]), lowest=-1.0)
-        lines.append(
-            dict(zip(by, key, strict=True))
-            | {"n": len(judged), "n_programs": len(totals), "n_seeds": len(means), "share": share, "chance": chance, "excess": excess}
-            | {"low": interval.low, "high": interval.high, "seed_least": means["excess"].min(), "seed_most": means["excess"].max()}
-            | {"seed_low": seed_low, "seed_high": seed_high}
-        )
-    return pd.DataFrame(lines, columns=[*by, *COLUMNS])
-
-
-def claims(predictions: Sequence[tuple[str, str, str]], table: pd.DataFrame) -> pd.DataFrame:
-    """Returns what came of predictions about w/o IO programs, as `verdicts.claims` does.
-
-    Args:
-        predictions: (text, condition, what is expected of its excess) each.
-        table: From `near_misses`; a condition that has no line there (it was not asked, or wrote no wrong operation that can be judged) is "not run".
-    """
-    cells = table[table["group"] == "without_io"].set_index("condition")
-    lines = []
-    for text, condition, expected in predictions:
-        found: dict[str, Any] = dict(NOT_RUN)
-        if condition in cells.index:
-            cell = cells.loc[condition]
-            found = {"verdict": verdict(cell["low"], cell["high"], (cell["seed_least"], cell["seed_most"])), "effect": cell["excess"]}
-            found |= {name: cell[name] for name in ("low", "high", "seed_low", "seed_high", "n", "n_programs", "n_seeds")}
-        came = came_true(expected, found["verdict"], found["low"], found["high"])
-        lines.append({"claim": text, "expected": expected} | found | {"came_true": came})
-    return pd.DataFrame(lines, columns=list(CLAIM))
+    judged = [_judged(some, programs) for _, some in asked.groupby([*by, "seed"], sort=False)]
+    return beyond_chance.table(pd.concat(judged) if judged else asked.assign(same=[], chance=[]), by, n_boot=n_boot, seed=seed)
 
 
 def _judged(cell: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:

@@ -84,16 +84,21 @@ def right_so_far(errors: pd.DataFrame, *, group: str = "without_io") -> Figure:
 
 
 @themed
-def near_misses(table: pd.DataFrame, *, group: str = "without_io") -> Figure:
-    """Returns how often a wrong operation has the form of the right one, beside how often it has that of another program's, a row per condition.
+def beyond_chance(table: pd.DataFrame, what: str, *, chance: str, own: str, group: str = "without_io") -> Figure:
+    """Returns shares beside those by chance, a row per condition.
 
     Args:
-        table: From `near_misses.near_misses`.
+        table: From `near_misses.near_misses`, or a mode of `beyond_chance.right`.
+        what: What is counted, for the axis.
+        chance, own: What the two marks are, for the legend.
         group: Whose programs.
+
+    Raises:
+        UsageError: There is no line of this group.
     """
     shown = table[table["group"] == group].set_index("condition")
     if shown.empty:
-        raise UsageError(f"no wrong operations in chains of thought about {label(group)} programs; ask in mode cot")
+        raise UsageError(f"nothing to draw about {label(group)} programs: {what}")
     names = in_order(shown.index)
     fig = Figure(figsize=(7.6, 0.36 * len(names) + 1.5), layout="constrained")
     ax = fig.subplots()
@@ -111,12 +116,14 @@ def near_misses(table: pd.DataFrame, *, group: str = "without_io") -> Figure:
     ax.set_yticks(range(len(names)), [label(name) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_xlim(0, 1)
-    ax.set_xticks(*PERCENT)
+    most = max(shown["share"].max(), (shown["chance"] + shown["high"]).max())
+    ticks = np.arange(0, 1.01, 0.2 if most > 0.4 else 0.05)
+    ax.set_xlim(0, 1 if most > 0.4 else 1.1 * most)
+    ax.set_xticks(ticks := ticks[ticks <= ax.get_xlim()[1]], [f"{100 * tick:.0f} %" for tick in ticks])
     ax.grid(axis="x")
-    ax.set_xlabel(f"wrong operations about {label(group)} programs that have the form of the right one")
-    handles = [Line2D([], [], color=GREY, marker="D", markerfacecolor="white", linestyle="", label="by chance: form of another program's line"),
-               Line2D([], [], color=GREY, marker="o", linewidth=2.2, label="form of the program's own line")]  # fmt: skip
+    ax.set_xlabel(f"{what}, {label(group)} programs")
+    handles = [Line2D([], [], color=GREY, marker="D", markerfacecolor="white", linestyle="", label=f"by chance: {chance}"),
+               Line2D([], [], color=GREY, marker="o", linewidth=2.2, label=own)]  # fmt: skip
     fig.legend(handles=handles, loc="outside upper center", ncols=2)
     footnote(fig, f"Each row: n = {number_range(shown['n'])} answers over {number_range(shown['n_programs'])} programs; bar: 95 % interval of the distance from chance, "
                    "over programs, seeds held: cluster bootstrap.")  # fmt: skip
