@@ -2,7 +2,8 @@
 
 Prints one JSON line per fault that was injected: its kind, what it was, and what was wrong afterwards (null: survived). After each:
 what was finished is there, in the very bytes of a run without faults; the same command again gives the same table, byte for byte,
-repeats nothing that was finished, and leaves nothing temporary.
+repeats nothing that was finished, and leaves nothing temporary. What was finished the faulty processes tell themselves, as soon as it is and
+outside of the store: a stage that the fault destroys would come again in equal bytes. `test_campaign.py` holds that all this can fail.
 """
 
 from __future__ import annotations
@@ -77,48 +78,75 @@ class Campaign:
             mount and not subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(self.root.parent)], capture_output=True).returncode
         )
         self.plan.dataset(0)  # drawn once, before the forks
-        began = time.perf_counter()
-        assert forked(lambda: self.everything(self.reference)) == (0, "")
-        self.seconds = time.perf_counter() - began
+        self.seconds, self.writes = self.measured(lambda: self.everything(self.reference))
         self.table = self.table_of(self.reference)
         self.trained = self.copy(self.reference, folder / "trained")
         for rows in self.trained.glob("*/rows"):
             shutil.rmtree(rows)
-        began = time.perf_counter()
-        assert forked(lambda: self.everything(self.trained_copy())) == (0, "")
-        self.answering = time.perf_counter() - began
+        self.start(self.trained)
+        self.answering, self.answer_writes = self.measured(lambda: self.everything(self.root))
+        self.training_writes = len(self.writes) - len(self.answer_writes)
         self.halfway = folder / "halfway"  # killed in stage 2, with checkpoints
-        assert forked(lambda: (faults.kill_at_fsync(self.point_of("checkpoint-2", 2)), self.everything(self.halfway)))[0] == -signal.SIGKILL
+        point = self.point_after("checkpoint-2", 2)
+        assert forked(lambda: (faults.kill_at_write(point), self.everything(self.halfway)))[0] == -signal.SIGKILL
         assert list(self.halfway.glob("*/checkpoint-2")), "the campaign wants a checkpoint to damage"
 
     # --- work ---------------------------------------------------------------------------------------------------------------
 
     def everything(self, root: Path) -> None:
-        """Runs the experiment in this process and leaves its table."""
+        """Runs the experiment in this process and leaves its table; tells what it finishes."""
         from pbb_helpers.experiments.jobs import jobs, run_job
 
+        self.tell(root)
         rows = [row for job in jobs(self.plan) for row in run_job(job, root)[0]]
         (self.folder / f"{root.name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def point_of(self, name: str, occurrence: int) -> int:
-        """Returns the number of the first fsync after the `occurrence`-th folder called `name` was put in its place."""
-        log = self.folder / "renames"
+    def tell(self, root: Path) -> None:
+        """Has this process write down every stage and set of rows, with its hash, as soon as the store says that it is finished."""
+        from pbb_helpers.training.store import Store, digest, jsonl
 
-        def work() -> None:
-            calls, real, seen = faults.kill_at_fsync(None), os.rename, 0
+        finish, save_rows = Store.finish, Store.save_rows
+        # No fsync, which would count as a write of the store's: what reads this is a process of the same machine, which is not killed.
+        handle = os.open(self.log(root), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
-            def rename(source, target) -> None:
-                nonlocal seen
-                real(source, target)
-                seen += Path(target).name == name
-                if seen == occurrence and not log.exists():
-                    log.write_text(str(calls() + 2))
+        def line(folder: Path, key: str) -> None:
+            os.write(handle, f"{os.getpid()} {folder.relative_to(root).as_posix()} {key}\n".encode())
 
-            os.rename = rename
-            self.everything(self.folder / "counted")
+        def finish_and_tell(store: Store, key: str, *rest) -> None:
+            finish(store, key, *rest)
+            line(store.folder(key), self.results(store.folder(key)))
 
-        assert forked(work)[0] == 0
-        return int(log.read_text())
+        def save_and_tell(store: Store, key: str, evaluation_key: str, rows: list[dict]) -> Path:
+            path = save_rows(store, key, evaluation_key, rows)
+            line(path.parent, digest([], jsonl(rows).encode().hex()))  # not from the disk: another process may be replacing it
+            return path
+
+        Store.finish, Store.save_rows = finish_and_tell, save_and_tell
+
+    def log(self, root: Path) -> Path:
+        return self.folder / f"{root.name}.finished"
+
+    def told(self) -> list[tuple[str, str, str]]:
+        """Returns process, name and hash of everything that was finished in the store since `start`, in order."""
+        lines = self.log(self.root).read_text().splitlines() if self.log(self.root).is_file() else []
+        return [tuple(line.split()) for line in lines]
+
+    def measured(self, work: Callable[[], object]) -> tuple[float, list[str]]:
+        """Returns the seconds and the writes (see `faults.at_write`) of work that no fault disturbs."""
+        log = self.folder / "writes"
+
+        def counted() -> None:
+            writes = faults.at_write(None, print)
+            work()
+            log.write_text(json.dumps(writes))
+
+        began = time.perf_counter()
+        assert forked(counted) == (0, "")
+        return time.perf_counter() - began, json.loads(log.read_text())
+
+    def point_after(self, name: str, occurrence: int) -> int:
+        """Returns the number of the first write after the `occurrence`-th folder called `name` was put in its place, from an empty store."""
+        return [number for number, write in enumerate(self.writes, 1) if write == f"rename {name}"][occurrence - 1] + 1
 
     def table_of(self, root: Path) -> bytes:
         return (self.folder / f"{root.name}.jsonl").read_bytes()
@@ -128,35 +156,46 @@ class Campaign:
         shutil.rmtree(target, ignore_errors=True)
         return shutil.copytree(source, target)
 
-    def trained_copy(self) -> Path:
-        return self.copy(self.trained, self.root)
+    def start(self, source: Path | None = None) -> dict[str, str]:
+        """Makes the store a copy of `source`, or an empty one; returns the hashes of what is finished in it."""
+        self.log(self.root).unlink(missing_ok=True)
+        self.copy(source, self.root) if source else shutil.rmtree(self.root, ignore_errors=True)
+        return hashes(self.finished(self.root))
+
+    @staticmethod
+    def results(folder: Path) -> str:
+        """Returns a hash of what a stage or a set of rows is: its adapter or rows, and its losses."""
+        from pbb_helpers.training.store import digest, read_metrics
+
+        files = [path for path in (folder / "rows.jsonl", *sorted(folder.glob("adapter/*.safetensors"))) if path.is_file()]
+        return digest([line | {"seconds": None} for line in read_metrics(folder)], *(path.read_bytes().hex() for path in files))
 
     def finished(self, root: Path) -> dict[str, tuple[str, int]]:
         """Returns, for each whole finished stage and set of rows, a hash of its results and the time of its manifest."""
-        from pbb_helpers.training.store import Store, digest
+        from pbb_helpers.training.store import Store
 
         store, found = Store(root), {}
         for manifest in sorted((*root.glob("*/manifest.json"), *root.glob("*/rows/*/manifest.json"))):
             folder = manifest.parent
             if "damaged" not in folder.name and store.damage(folder) is None:
-                files = [path for path in (folder / "rows.jsonl", *sorted(folder.glob("adapter/*.safetensors"))) if path.is_file()]
-                log = folder / "metrics.jsonl"
-                lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-                losses = [line | {"seconds": None} for line in lines]
-                key = digest(losses, *(path.read_bytes().hex() for path in files))
-                found[folder.relative_to(root).as_posix()] = (key, manifest.stat().st_mtime_ns)
+                found[folder.relative_to(root).as_posix()] = (self.results(folder), manifest.stat().st_mtime_ns)
         return found
 
     # --- checks -------------------------------------------------------------------------------------------------------------
 
-    def check(self, before: dict[str, tuple[str, int]], *, gone: str = "", says: str = "") -> str | None:
-        """Returns what is wrong after a fault, or None; reruns, which must say `says`. `gone` is what the fault itself destroyed."""
-        truth = self.finished(self.reference)
-        kept = self.finished(self.root)
-        if lost := [name for name in before if name != gone and name not in kept]:
+    def check(self, before: dict[str, str], *, gone: str = "", says: str = "") -> str | None:
+        """Returns what is wrong after a fault, or None; reruns, which must say `says`. `gone` is what the fault itself destroyed.
+
+        What has to be there is what was finished `before`, and what the faulty processes told since; what they were at may be there.
+        """
+        told, truth, kept = self.told(), hashes(self.finished(self.reference)), self.finished(self.root)
+        finished = before | {name: key for _, name, key in told}
+        if lost := [name for name in finished if name != gone and name not in kept]:
             return f"lost: {lost}"
-        if wrong := [name for name, (key, _) in kept.items() if truth.get(name, ("",))[0] != key]:
+        if wrong := sorted({name for name, key in (*finished.items(), *hashes(kept).items()) if truth.get(name) != key}):
             return f"wrong bytes: {wrong}"
+        if again := [name for number, (process, name, _) in enumerate(told) if name in before or repeated(process, name, told[:number])]:
+            return f"done again though it was finished: {again}"
         (self.folder / f"{self.root.name}.jsonl").unlink(missing_ok=True)
         status, err = forked(lambda: self.everything(self.root))
         if status != 0 or "Traceback" in err:
@@ -166,7 +205,7 @@ class Campaign:
         if self.table_of(self.root) != self.table:
             return "the rerun gave another table"
         after = self.finished(self.root)
-        if {name: key for name, (key, _) in after.items()} != {name: key for name, (key, _) in truth.items()}:
+        if hashes(after) != truth:
             return "the store differs from that of a run without faults"
         if again := [name for name in kept if name != gone and after[name] != kept[name]]:
             return f"done again though it was finished: {again}"
@@ -191,20 +230,19 @@ class Campaign:
 
     def training(self) -> Fault | None:
         """A signal at a random moment or write, from an empty store."""
-        return self.interrupted(lambda: shutil.rmtree(self.root, ignore_errors=True), self.seconds - self.answering, 40)
+        return self.interrupted(None, self.seconds - self.answering, self.training_writes)
 
     def answers(self) -> Fault | None:
         """A signal at a random moment or write while the trained model answers."""
-        return self.interrupted(self.trained_copy, self.answering, 12)
+        return self.interrupted(self.trained, self.answering, len(self.answer_writes))
 
-    def interrupted(self, prepare: Callable[[], object], seconds: float, writes: int) -> Fault | None:
+    def interrupted(self, source: Path | None, seconds: float, writes: int) -> Fault | None:
         number = faults.SIGNALS[self.number % 3]
         name = signal.Signals(number).name
-        prepare()
-        before = self.finished(self.root)
+        before = self.start(source)
         if self.number % 2:
             point = self.draws.randrange(1, writes)
-            what = f"{name} at fsync {point}"
+            what = f"{name} at write {point}"
             status, err = forked(functools.partial(self.killed_at, point, number))
         else:
             after = self.draws.uniform(0.02, 0.9) * seconds
@@ -217,14 +255,13 @@ class Campaign:
         return what, self.check(before)
 
     def killed_at(self, point: int, number: int) -> None:
-        faults.kill_at_fsync(point, number)
+        faults.kill_at_write(point, number)
         self.everything(self.root)
 
     def disk(self) -> Fault:
         """No space from a random write on: injected, and on a real small file system where mounting is allowed."""
         from_start = self.number % 2
-        shutil.rmtree(self.root, ignore_errors=True) if from_start else self.trained_copy()
-        before = {} if from_start else self.finished(self.root)
+        before = self.start(None if from_start else self.trained)
         if self.mounted and self.number % 3:
             room = int(self.draws.uniform(0.02, 0.9) * (blocks(self.reference) - blocks(self.root)) // 4096 * 4096)
             self.resize(blocks(self.root) + room)
@@ -232,9 +269,9 @@ class Campaign:
             self.resize(2**28)
             what = f"a file system with {room} bytes left"
         else:
-            point = self.draws.randrange(1, 40 if from_start else 12)
-            status, err = forked(lambda: (faults.at_fsync(point, faults.full_disk), self.everything(self.root)))
-            what = f"ENOSPC from fsync {point} on"
+            point = self.draws.randrange(1, self.training_writes if from_start else len(self.answer_writes))
+            status, err = forked(lambda: (faults.at_write(point, faults.full_disk), self.everything(self.root)))
+            what = f"ENOSPC from write {point} on"
         if status != 2 or "no space left on the disk of" not in err or err.count("\n") != 1:
             return what, f"ended with {status}: {err[-1500:]}"
         return what, self.check(before)
@@ -247,12 +284,12 @@ class Campaign:
         from pbb_helpers.training.store import NOTES, Store, note_damage
 
         halfway = self.number % 4 == 3
-        self.copy(self.halfway if halfway else self.reference, self.root)
+        before = self.start(self.halfway if halfway else self.reference)
         number = self.number // 4 if halfway else self.number - self.number // 4
         pattern = "*/checkpoint-*/*" if halfway else FILES[number % 3]
         harm = faults.HARMS[number % 3 if halfway else number // 3 % 3]
         path = self.draws.choice(sorted(path for path in self.root.glob(pattern) if path.is_file()))
-        old, before = path.read_bytes(), self.finished(self.root)
+        old = path.read_bytes()
         harm(path, self.draws)
         what = f"{harm.__name__} {pattern}: {path.relative_to(self.root).as_posix()}"
         if path.read_bytes() == old:
@@ -268,15 +305,14 @@ class Campaign:
     def foreign_folder(self) -> Fault:
         """A checkpoint or answers of something else, with a manifest that fits them."""
         if self.number % 2:
-            self.copy(self.reference, self.root)
+            before = self.start(self.reference)
             one, other = self.draws.sample(sorted(self.root.glob("*/rows/*")), 2)
         else:
-            self.copy(self.halfway, self.root)
+            before = self.start(self.halfway)
             one = next(self.root.glob("*/checkpoint-2"))
             other = self.folder / "foreign"
             shutil.rmtree(other, ignore_errors=True)
             self.another_checkpoint(one, other)
-        before = self.finished(self.root)
         shutil.rmtree(one)
         shutil.copytree(other, one)
         gone = one.relative_to(self.root).as_posix()
@@ -295,21 +331,9 @@ class Campaign:
 
     def two(self) -> Fault | None:
         """Two processes on one store; every second time one of them is killed."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        log = self.folder / "trainings"
-        log.unlink(missing_ok=True)
+        before = self.start()
 
         def work() -> None:
-            from pbb_helpers.training import train
-
-            real = train.Training.run
-
-            def run(training, on_progress) -> None:
-                real(training, on_progress)
-                with log.open("a") as file:
-                    file.write(training.key + "\n")
-
-            train.Training.run = run
             self.everything(self.root)
 
         pid = os.fork()
@@ -325,19 +349,18 @@ class Campaign:
             return None
         if self.table_of(self.root) != self.table:
             return what, "another table"
-        keys = log.read_text().split()
-        return what, f"trained {keys}" if len(keys) != len(set(keys)) else self.check(self.finished(self.root))
+        return what, self.check(before)
 
     def clock(self) -> Fault:
         """The clock jumps by up to ten years in both directions while it runs; it is killed, and its files are from another time."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        before = self.start()
         real, jumps = time.time, random.Random(self.draws.random())
-        point = self.draws.randrange(10, 40)
+        point = self.draws.randrange(10, self.training_writes)
 
         def work() -> None:
             time.time = lambda: real() + jumps.uniform(-3e8, 3e8)
             time.gmtime = lambda seconds=None, gmtime=time.gmtime: gmtime(time.time() if seconds is None else seconds)
-            faults.kill_at_fsync(point)
+            faults.kill_at_write(point)
             self.everything(self.root)
 
         status, err = forked(work)
@@ -346,7 +369,7 @@ class Campaign:
         shift = jumps.choice([-3e8, 3e8])
         for path in self.root.rglob("*"):
             os.utime(path, (real() + shift, real() + shift))
-        return f"jumps, killed at fsync {point}, files {shift / 3e7:+.0f} years", self.check({})
+        return f"jumps, killed at write {point}, files {shift / 3e7:+.0f} years", self.check(before)
 
     # --- reports ------------------------------------------------------------------------------------------------------------
 
@@ -357,15 +380,13 @@ class Campaign:
         runs, reports = self.folder / "runs", self.folder / "reports"
         if not runs.is_dir():
             write_runs(runs)
-            began = time.perf_counter()
-            assert forked(lambda: render_all(runs, self.folder / "pages")) == (0, "")
-            self.render_seconds = time.perf_counter() - began
+            self.render_seconds, self.render_writes = self.measured(lambda: render_all(runs, self.folder / "pages"))
         shutil.rmtree(reports, ignore_errors=True)
         whole = {path.relative_to(self.folder / "pages"): path.read_bytes() for path in (self.folder / "pages").rglob("*.html")}
         if self.number % 4 == 3:
-            point = self.draws.randrange(1, 11)
-            what, expected = f"ENOSPC from fsync {point} on", 2
-            status, err = forked(lambda: (faults.at_fsync(point, faults.full_disk), render_all(runs, reports)))
+            point = self.draws.randrange(1, len(self.render_writes))
+            what, expected = f"ENOSPC from write {point} on", 2
+            status, err = forked(lambda: (faults.at_write(point, faults.full_disk), render_all(runs, reports)))
             if "no space left on the disk" not in err:
                 return what, err[-1500:]
         else:
@@ -386,6 +407,16 @@ class Campaign:
             0,
             whole,
         ) else f"the second rendering ended with {status}, pages {sorted(again)}: {err[-1500:]}"
+
+
+def hashes(found: dict[str, tuple[str, int]]) -> dict[str, str]:
+    """Returns what `Campaign.finished` found, without the times."""
+    return {name: key for name, (key, _) in found.items()}
+
+
+def repeated(process: str, name: str, earlier: list[tuple[str, str, str]]) -> bool:
+    """Returns whether this was finished earlier; two processes may have answered the same questions at once, but trained no stage twice."""
+    return any(name == other and ("/rows/" not in name or process == its) for its, other, _ in earlier)
 
 
 def blocks(folder: Path) -> int:

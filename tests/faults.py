@@ -1,4 +1,4 @@
-"""Faults, and where to inject them: at the n-th fsync of a process, at a moment in time, in the bytes of a file.
+"""Faults, and where to inject them: at the n-th write of a process, at a moment in time, in the bytes of a file.
 
 What needs torch runs in a process of its own (`python`), which imports it once and forks a child for each fault (`forked`).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,32 +42,52 @@ def python(code: str, *arguments: object, timeout: float = 600, **more: str) -> 
     return done.stdout
 
 
-def at_fsync(point: int | None, fault: Callable[[], Any]) -> Callable[[], int]:
-    """Replaces os.fsync by one that commits `fault` from its `point`-th call on; returns a function that tells the number of calls.
+def at_write(point: int | None, fault: Callable[[str], Any]) -> list[str]:
+    """Has this process commit `fault` just before its `point`-th write and before every later one; returns the list of its writes, which grows.
 
-    Every write that counts passes through fsync, so these are all the moments at which a half-finished file could be seen.
+    A write is a call of os.fsync, "fsync" in the list and for `fault`; of os.rename or os.replace, "rename" and the new name; or of
+    shutil.rmtree on something that exists, "rmtree" and its name. Between two of them lie the half-finished states of whatever is written
+    as a whole. What is only appended, a line of metrics.jsonl, passes through none of them: there a signal at a random moment has to do.
     """
-    calls, real = 0, os.fsync
+    writes: list[str] = []
 
-    def fsync(handle: int) -> None:
-        nonlocal calls
-        calls += 1
-        if point is not None and calls >= point:
-            fault()
-        real(handle)
+    def count(write: str) -> None:
+        writes.append(write)
+        if point is not None and len(writes) >= point:
+            fault(write)
 
-    os.fsync = fsync
-    return lambda: calls
+    fsync, rename, replace, rmtree = os.fsync, os.rename, os.replace, shutil.rmtree
+
+    def counted_fsync(handle: int) -> None:
+        count("fsync")
+        fsync(handle)
+
+    def counted_rename(source: Any, target: Any, **options: Any) -> None:
+        count(f"rename {Path(target).name}")
+        rename(source, target, **options)
+
+    def counted_replace(source: Any, target: Any, **options: Any) -> None:
+        count(f"rename {Path(target).name}")
+        replace(source, target, **options)
+
+    def counted_rmtree(path: Any, *arguments: Any, **options: Any) -> None:
+        if os.path.lexists(path):  # else it is called to be sure, and changes nothing
+            count(f"rmtree {Path(path).name}")
+        rmtree(path, *arguments, **options)
+
+    os.fsync, os.rename, os.replace, shutil.rmtree = counted_fsync, counted_rename, counted_replace, counted_rmtree
+    return writes
 
 
-def kill_at_fsync(point: int | None, number: int = signal.SIGKILL) -> Callable[[], int]:
-    """Sends a signal to this process at its `point`-th fsync; see `at_fsync`."""
-    return at_fsync(point, lambda: os.kill(os.getpid(), number))
+def kill_at_write(point: int | None, number: int = signal.SIGKILL) -> list[str]:
+    """Sends a signal to this process just before its `point`-th write; returns its writes so far, see `at_write`."""
+    return at_write(point, lambda _: os.kill(os.getpid(), number))
 
 
-def full_disk() -> None:
-    """Raises what a write to a full disk raises."""
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def full_disk(write: str) -> None:
+    """Raises what a write to a full disk raises; what is deleted goes, also there."""
+    if not write.startswith("rmtree"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def forked(work: Callable[[], Any], *, number: int = 0, after: float | None = None, timeout: float = 300) -> tuple[int, str]:

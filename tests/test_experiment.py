@@ -70,12 +70,12 @@ plan.dataset(0)  # drawn once, before the forks
 
 
 def everything(kill_at):
-    faults.kill_at_fsync(kill_at)
+    faults.kill_at_write(kill_at)
     for job in jobs(plan, stack=sys.argv[3:] == ["stack"]):
         run_job(job, root)
 
 
-for kill_at in [14, 40, 110, *[130] * 50]:
+for kill_at in [20, 56, 150, *[180] * 50]:
     code, _ = faults.forked(lambda: everything(kill_at))
     print(code)
     if code == 0:

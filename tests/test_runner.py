@@ -22,7 +22,9 @@ from notebooks_for_tests import RESULTS, write_notebook
 
 from pbb_helpers.parameters import read_notebook, read_parameters
 from pbb_helpers.programs import UsageError
+from pbb_helpers.running.run_logs import find_runs
 from pbb_helpers.running.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run
+from pbb_helpers.running.run_table import console, elapsed, runs_table
 from pbb_helpers.running.runner import MODEL_PARAMETERS, parameters_key, run, weights_print
 from pbb_helpers.sharing.report_index import render_all
 
@@ -205,6 +207,51 @@ def test_a_beat_from_the_future_is_none(tmp_path: Path):
     (tmp_path / "run.json").write_text(json.dumps(RECORD | {"host": "elsewhere", "pid": 1, "pid_started": 0}))
     os.utime(tmp_path / "run.json", (time.time() + 86400,) * 2)
     assert read_run(tmp_path)["status"] == "killed"
+
+
+BEFORE, AFTER = "2026-01-01T00:00:00.000+00:00", "2036-01-01T00:00:00.000+00:00"
+
+
+def write_record(folder: Path, started: str, hours: float, **facts: object) -> None:
+    """Writes a run.json of this process's run whose clock said `started`, and whose file is of so many hours from now."""
+    folder.mkdir(parents=True)
+    here = {"host": platform.node(), "pid": os.getpid(), "pid_started": process_start()}
+    (folder / "run.json").write_text(json.dumps(RECORD | here | {"started": started, "seconds": 3.0} | facts))
+    os.utime(folder / "run.json", (time.time() + hours * 3600,) * 2)
+
+
+@pytest.mark.parametrize("hours", [-1e5, 0, 1e5])
+def test_a_clock_that_jumped_changes_no_status(tmp_path: Path, capsys, hours: float):
+    """Of a process of this machine the process itself is asked. The older runs are from the future, the newer ones from the past; and so are the files."""
+    records = {
+        "older": {"started": AFTER, "status": "completed"},
+        "newer": {"started": BEFORE, "status": "failed"},
+        "alive": {"started": BEFORE},
+        "alive2": {"started": AFTER},
+        "gone": {"started": BEFORE, "pid_started": 1.0},
+        "here": {"started": AFTER, "host": "elsewhere"},
+    }
+    for name, facts in records.items():
+        write_record(tmp_path / "tiny" / name, hours=0 if name == "here" else hours, **facts)
+    runs = all_runs(tmp_path)
+    statuses = {"older": "completed", "newer": "failed", "alive": "running", "alive2": "running", "gone": "killed", "here": "running"}
+    assert {run.folder.name: run.status for run in runs} == statuses
+    assert latest(tmp_path, "tiny").folder.name == "older", "a completed one comes before any other"
+    assert elapsed(next(run.record for run in runs if run.folder.name == "alive2")) == 0.0
+    console().print(runs_table(runs, {}))
+    assert set(records) <= set(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("older", "newer"), [(BEFORE, AFTER), (AFTER, BEFORE)], ids=["forth", "back"])
+@pytest.mark.parametrize("status", ["completed", "running", "failed"])
+def test_a_run_comes_before_the_one_it_replaces_whatever_the_clock_said(tmp_path: Path, older: str, newer: str, status: str):
+    """Both are completed when it was killed just before the kept one goes."""
+    write_record(tmp_path / "tiny" / "abcd.previous", older, 1e5, status="completed")
+    write_record(tmp_path / "tiny" / "abcd", newer, -1e5, status=status)
+    write_record(tmp_path / "tiny" / "other", "2027", 0, status="failed")
+    assert [run.folder.name for run in find_runs(tmp_path, "abcd")] == ["abcd", "abcd.previous"], "whose log `pbb logs` prints"
+    assert [run.folder.name for run in all_runs(tmp_path)][:2] == (["abcd", "other"] if newer > older else ["abcd", "abcd.previous"])
+    assert latest(tmp_path, "tiny").folder.name == ("abcd" if status == "completed" else "abcd.previous")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import faults
 import pytest
 from safetensors import SafetensorError
 
@@ -276,8 +278,43 @@ def test_rows_stay_when_their_replacement_is_stopped_between_two_renames(store, 
     assert store.load_rows(KEY, "eval") == ROWS
 
     path.parent.rename(path.parent.with_name(".eval.123.old.tmp"))  # what SIGKILL leaves there
-    with store.locked(KEY):
-        assert store.load_rows(KEY, "eval") == ROWS
+    assert store.load_rows(KEY, "eval") == ROWS
+
+
+REPLACED = """
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import faults
+from pbb_helpers.training.store import Store
+
+
+def replace(store, point):
+    faults.kill_at_write(point)
+    store.save_rows("ab" * 32, "eval", [{"answer": "new"}])
+
+
+for point in itertools.count(1):
+    store = Store(Path(sys.argv[1]) / str(point))
+    folder = store.save_rows("ab" * 32, "eval", [{"answer": "old"}]).parent
+    status, _ = faults.forked(lambda: replace(store, point))
+    there = folder.is_dir()
+    (row,) = store.load_rows("ab" * 32, "eval")
+    print(json.dumps([status, there, row["answer"], store.load_rows("ab" * 32, "eval") == [row]]))
+    if status == 0:
+        break
+"""
+
+
+def test_rows_are_the_old_or_the_new_wherever_their_replacement_is_killed(tmp_path):
+    """Also between the two renames, when neither stands in its place: they would be answered again, though they were finished."""
+    *killed, last = map(json.loads, faults.python(REPLACED, tmp_path).splitlines())
+    assert last == [0, True, "new", True] and {status for status, *_ in killed} == {-signal.SIGKILL}
+    assert [there for _, there, *_ in killed].count(False) == 1, "one kill comes between the two renames"
+    answers = [answer for *_, answer, _ in killed]
+    assert answers == sorted(answers, reverse=True) and set(answers) == {"old", "new"} and all(same for *_, same in killed)
 
 
 def test_whole_answers_of_another_question_are_not_taken(store, caplog):

@@ -20,6 +20,7 @@ from pbb_helpers.markup import shortened, visible
 
 Event = dict[str, Any]
 PROGRESS_EVERY = 2.0  # seconds: for `pbb status` and sweeps, which read it from run.json
+PREVIOUS = ".previous"  # ends the name of a run's folder that is kept until its successor is complete
 HEARTBEAT = 15.0  # seconds; a run on another machine that was silent for eight of these is taken for dead
 
 
@@ -214,20 +215,26 @@ def damage_of(run: RunResult) -> Damage | None:
 
 
 def _place(run: RunResult) -> str:
-    return f"{run.folder.parent.name}/{run.folder.name.removesuffix('.previous')}"
+    return f"{run.folder.parent.name}/{run.folder.name.removesuffix(PREVIOUS)}"
 
 
 def all_runs(out_dir: Path | str = "runs", notebook: str | None = None) -> list[RunResult]:
-    """Returns every run below `out_dir` (of one notebook, if named), the newest first.
+    """Returns every run below `out_dir` (of one notebook, if named), the newest first, by the clock when they started.
 
-    A run that ended badly after a good one with the same parameters stands beside the good one.
+    A run that ended badly after a good one with the same parameters stands beside the good one, and before it whatever the clock said.
     """
     records = []
     for path in Path(out_dir).glob(f"{glob.escape(notebook) if notebook else '*'}/*/run.json"):
         record = read_run(path.parent)
         if record:
             records.append(RunResult(path.parent, record))
-    return sorted(records, key=lambda run: str(run.record.get("started", "")), reverse=True)
+    started = {run.folder: str(run.record.get("started", "")) for run in records}
+
+    def age(run: RunResult) -> tuple[str, bool]:
+        replaced = run.folder.with_name(run.folder.name + PREVIOUS)
+        return max(started[run.folder], started.get(replaced, "")), not run.folder.name.endswith(PREVIOUS)
+
+    return sorted(records, key=age, reverse=True)
 
 
 def latest(out_dir: Path | str, notebook: str) -> RunResult | None:

@@ -18,7 +18,7 @@ from pbb_helpers.disk import MANIFEST, lock, plain_errors, plain_name
 from pbb_helpers.experiments import plans
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
-from pbb_helpers.running.run_record import Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
+from pbb_helpers.running.run_record import PREVIOUS, Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
 from pbb_helpers.training.model_files import made_here, made_root
 from pbb_helpers.training.store import set_aside
 
@@ -224,7 +224,7 @@ def _first_record(
 
 
 def _previous(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".previous")
+    return folder.with_name(folder.name + PREVIOUS)
 
 
 def _set_aside(folder: Path, last: dict[str, Any] | None) -> None:

@@ -237,6 +237,9 @@ class Store:
     def load_rows(self, key: str, evaluation_key: str) -> list[dict] | None:
         """Returns the rows, or None where there are none or the file is damaged (then it is set aside)."""
         folder = self._rows(key, evaluation_key)
+        if not folder.is_dir() and list(folder.parent.glob(f".{folder.name}.*.old.tmp")):
+            with self.locked(key):  # a process that replaces them is waited for, what one left that was killed in between goes back
+                pass
         if not folder.is_dir():
             return None
         if self.damage(folder) is not None:
