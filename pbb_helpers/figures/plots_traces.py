@@ -102,6 +102,8 @@ def beyond_chance(table: pd.DataFrame, what: str, *, chance: str, own: str, grou
     names = in_order(shown.index)
     fig = Figure(figsize=(7.6, 0.36 * len(names) + 1.5), layout="constrained")
     ax = fig.subplots()
+    most = max(shown["share"].max(), (shown["chance"] + shown["high"]).max())
+    digits = 0 if most > 0.4 else 1  # a difference of one point is much there
     for y, name in enumerate(names):
         line = shown.loc[name]
         shade = colour(name)
@@ -111,13 +113,12 @@ def beyond_chance(table: pd.DataFrame, what: str, *, chance: str, own: str, grou
             [line["share"]], [y], marker=marker(name), color=shade, markersize=6, markeredgecolor="white", markeredgewidth=0.5, zorder=4
         )
         ax.plot([line["chance"]], [y], marker="D", color=GREY, markerfacecolor="white", markersize=5, zorder=4)
-        ax.annotate(f"{100 * line['share']:.0f}, by chance {100 * line['chance']:.0f}", (1, y), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        ax.annotate(f"{100 * line['share']:.{digits}f}, by chance {100 * line['chance']:.{digits}f}", (1, y), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
                     va="center", fontsize=7.5, color=shade, annotation_clip=False)  # fmt: skip
     ax.set_yticks(range(len(names)), [label(name) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    most = max(shown["share"].max(), (shown["chance"] + shown["high"]).max())
-    ticks = np.arange(0, 1.01, 0.2 if most > 0.4 else 0.05)
+    ticks = np.arange(0, 1.01, 0.2 if most > 0.4 else 0.05 if most > 0.15 else 0.02)
     ax.set_xlim(0, 1 if most > 0.4 else 1.1 * most)
     ax.set_xticks(ticks := ticks[ticks <= ax.get_xlim()[1]], [f"{100 * tick:.0f} %" for tick in ticks])
     ax.grid(axis="x")
