@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from pbb_helpers.performance.performance_findings import Prediction
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training import models
 from pbb_helpers.training.batches import collate
+from pbb_helpers.training.evaluate import BATCH_SIZE
 from pbb_helpers.training.loss import head_loss
 
 
@@ -133,9 +135,93 @@ def test_an_arm_that_memory_does_not_suffice_for_drops_out_and_the_others_go_on(
 
 
 def test_an_arm_lets_go_of_what_it_built(task):
-    arms = [*peers.arms(task)[0], peers.Stacked([task, replace(task, stage=other_seed(task))], "stack")]
+    arms = [*peers.arms(task)[0], peers.Compiled(task, "eager"), peers.Stacked([task, replace(task, stage=other_seed(task))], "stack")]
     benchmark.measure(arms, 1, threads=1)
     assert not [arm.name for arm in arms if getattr(arm, "model", None) is not None or getattr(arm, "trainer", None) is not None]
+
+
+def test_an_arm_in_a_process_of_its_own_says_its_own_peak_of_memory():
+    class Away(Fake):
+        def run(self) -> Work:
+            return replace(super().run(), peak_mb=123.0)
+
+    rows = benchmark.measure([Away("a", [1, 1], []), Fake("b", [1, 1], [])], 1, threads=1, suite="training").set_index("arm")
+    assert rows.loc["a", "peak_mb"].tolist() == [123.0, 123.0] and not rows.loc["b", "peak_mb"].eq(123.0).any()
+
+
+def test_the_compiled_arm_starts_anew_each_time_and_trains_as_ours(task):
+    """To the loss of ours, with batches of few widths, over and over with the same compiled model."""
+    arm, ours = peers.compiled(task, "eager"), peers.Ours(task)
+    kept = arm._kept
+    ours.run()
+    expected = {name: p.detach() for name, p in ours.model.named_parameters() if "lora" in name}
+    for _ in range(2):
+        arm.prepare()
+        start = {name: p.detach().clone() for name, p in arm.model.named_parameters() if name in expected}
+        assert not any(p.any() for name, p in start.items() if "lora_B" in name), "from the start, not from where it ended"
+        work = arm.run()
+        for name, p in arm.model.named_parameters():
+            if name in expected:
+                torch.testing.assert_close(p.detach(), expected[name], rtol=1e-3, atol=1e-5)
+        arm.release()
+    assert arm._kept is kept and arm.compiling > 0 and work.tokens == ours.run().tokens
+    assert {batch.input_ids.shape[1] % peers.MULTIPLE for batch in arm.batches()} == {0}
+
+
+def test_without_a_compiler_no_arm_compiles_and_it_is_said(task, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    absent = peers.compiled(task)
+    assert absent == Missing("ours, compiled", "no C++ compiler: there is no no-such-compiler")
+    said = findings.sentences(findings.results(measured([1, 1], "ours")), {}, [absent], {})
+    assert "Ours, compiled: not measured (no C++ compiler: there is no no-such-compiler)." in said
+    monkeypatch.setattr(peers.Compiled, "prepare", lambda arm: 1 / 0)
+    assert peers.compiled(task, "eager").why == "torch.compile failed: ZeroDivisionError: division by zero"
+
+
+def test_when_compiling_is_paid_back():
+    both = pd.concat([measured([4, 4], "ours", "large"), measured([2, 2], "ours, compiled", "large")]).assign(setting="10M")
+    compiling = both.iloc[[0]].assign(arm="ours, compiled", phase="compile", seconds=60.0)
+    (said,) = findings.compilation(pd.concat([both, compiling]), batch_size=5)  # ten documents a run: 2 s a step, or 1
+    assert "Compiling took 60 s" in said and said.endswith("the 10M model is paid back after 60 steps.")
+    slower = both.assign(seconds=both["seconds"].where(both["arm"] == "ours", 5))
+    assert findings.compilation(pd.concat([slower, compiling]), batch_size=5)[0].endswith("paid back never.")
+    assert findings.compilation(both, batch_size=5) == []
+
+
+@pytest.mark.slow
+def test_an_experiments_conditions_hold_in_a_process_of_their_own(shipped_like):
+    loaded = models.load(str(shipped_like), device="cpu")
+    stage = performance.documents(performance.plan_of(str(shipped_like), "smoke"), 1)
+    arm = peers.InExperiment(str(shipped_like), stage)
+    try:
+        works = [arm.run() for _ in range(2)]
+        capacity = arm.pool.submit(os.getenv, "ONEDNN_PRIMITIVE_CACHE_CAPACITY").result()
+        assert arm.pool.submit(torch.get_num_threads).result() == 1
+    finally:
+        arm.close()
+    assert capacity == os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    ours = peers.Task(loaded, stage)
+    assert {(work.tokens, work.flops, work.computed) for work in works} == {(ours.work(1.0).tokens, ours.work(1.0).flops, ours.computed)}
+    assert all(work.peak_mb > 0 for work in works)
+
+
+def test_peers_pin_memory_where_a_gpu_copies_from_it(task, monkeypatch):
+    """On a GPU the tuned one does, and the others keep what they come with; on a CPU none does."""
+
+    def asked(device: str) -> dict[str, bool | None]:
+        away = SimpleNamespace(model=SimpleNamespace(device=torch.device(device)))
+        others = [
+            arm
+            for arm in peers.arms(SimpleNamespace(loaded=away, stage=task.stage, encoded=task.encoded, dtype=task.dtype))[0]
+            if isinstance(arm, peers.HuggingFace)
+        ]
+        for arm in others:
+            arm._folder = SimpleNamespace(name="x")
+        return {arm.name: (arm._shared() | arm.options).get("dataloader_pin_memory") for arm in others}
+
+    monkeypatch.setattr(peers, "trl_installed", lambda: True)
+    assert asked("cuda") == {"TRL tuned": True, "Trainer": None, "TRL as it comes": None}
+    assert asked("cpu") == {"TRL tuned": False, "Trainer": False, "TRL as it comes": False}
 
 
 def test_repeated_work_adds_up():
@@ -212,13 +298,25 @@ def test_every_way_of_answering_gives_the_same_answers(shipped_like):
     loaded = models.load(str(shipped_like), device="cpu")
     questions = answering.in_context(loaded, 3, seed=0)
     assert len(questions.examples) == 9
-    arms = [arm(questions) for arm in (answering.Ours, answering.PlainGenerate, answering.ContinuousBatching)]
+    arms = answering.arms(questions)
+    assert [arm.name for arm in arms] == list(answering.HOW)
+    assert [arm.model.config._attn_implementation for arm in arms[1:3]] == ["eager", "sdpa"]
     works = []
     for arm in arms:
         arm.prepare()
         works.append(arm.run())
-    assert answering.agreement(arms) == {"plain generate": 1.0, "continuous batching": 1.0}
+    assert answering.agreement(arms) == dict.fromkeys(list(answering.HOW)[1:], 1.0)
     assert len({(work.examples, work.tokens, work.exact) for work in works}) == 1
+
+
+def test_quick_asks_several_batches_a_mode_and_the_better_attention_counts():
+    quick = performance.plan_of("pbb-small", "quick")
+    assert quick.questions > 2 * BATCH_SIZE and quick.rounds >= 5
+    times = {"ours": [1, 1, 1], "plain generate, eager": [2, 9, 2], "plain generate, sdpa": [3, 3, 3]}
+    rows = pd.concat([measured(seconds, arm, "evaluation").assign(exact=10) for arm, seconds in times.items()])
+    table = findings.results(rows).set_index("measure")["median"]
+    assert table["answering, ours over plain generate"] == 2  # of the better one in the median, in all rounds
+    assert (table["answering, ours over plain generate, eager"], table["answering, ours over plain generate, sdpa"]) == (2, 3)
 
 
 # --- profile and words --------------------------------------------------------------------------------------------------
@@ -232,6 +330,40 @@ def test_profile_shares_sum_to_one_and_find_the_matrix_products():
     assert op_profile.BETWEEN in set(table["group"])
 
 
+def test_products_are_told_apart_by_their_shapes():
+    """A layer of (out 7, in 5) with rank 2, on 11 positions: what has positions on one side of the result is the model's own work."""
+    weights = op_profile.Weights(frozenset({(7, 5)}), 2)
+    frozen = {(11, 5, 7), (11, 7, 5), (11, 5, 2), (3, 5, 3)}  # forwards, backwards, LoRA apart, attention
+    trained = {(7, 2, 5), (7, 11, 5), (5, 11, 7), (2, 7, 5), (7, 5, 2)}  # merging, the merged weight's gradient, those of A and B
+    assert {weights.group(*sides) for sides in frozen} == {op_profile.FROZEN}
+    assert {weights.group(*sides) for sides in trained} == {op_profile.TRAINED}
+    a, b = torch.randn(11, 5), torch.randn(5, 7)
+    recording = op_profile.Recording()
+    recording.start()
+    c = a @ b
+    a.t() @ c
+    recording.stop()
+    table = recording.by_group(weights).set_index("group")["flops"]
+    assert table[op_profile.FROZEN] == table[op_profile.TRAINED] == 2 * 11 * 5 * 7 and table.sum() == 4 * 11 * 5 * 7
+
+
+def test_the_profile_of_a_training_counts_its_flops(shipped_like):
+    loaded = models.load(str(shipped_like), device="cpu")
+    plan = performance.plan_of(str(shipped_like), "smoke")
+    stage = performance.documents(plan, 2)
+    table = performance.profiled_training(loaded, [stage], 1)
+    task = peers.Task(loaded, stage)
+    last = list(task.batches())[-1]
+    assert (table["tokens"] == last.tokens).all() and (table["computed"] == last.input_ids.numel()).all()
+    by = table.set_index("group")
+    assert by.loc[op_profile.FROZEN, "flops"] > 0 and by.loc[op_profile.TRAINED, "flops"] > 0
+    # Without the frozen weights' part of attention's full square it computes each position once: all that counts, and the padding.
+    useful = (by["useful_flops"] - by["useful_lora"]).iloc[0]
+    assert useful < by.loc[op_profile.FROZEN, "flops"] < 2 * useful * last.input_ids.numel() / last.tokens
+    said = findings.bounds(table)
+    assert f"{100 * (1 - last.tokens / last.input_ids.numel()):.0f} % of the positions are padding" in said and "of the matmul peak" in said
+
+
 def test_on_a_gpu_the_profile_counts_its_time_and_waits_for_it(monkeypatch):
     waits: list[str] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -239,7 +371,7 @@ def test_on_a_gpu_the_profile_counts_its_time_and_waits_for_it(monkeypatch):
     asked: list[list] = []
 
     class Profile:
-        def __init__(self, activities: list) -> None:
+        def __init__(self, activities: list, record_shapes: bool) -> None:
             asked.append(activities)
 
         def start(self) -> None:
@@ -248,8 +380,8 @@ def test_on_a_gpu_the_profile_counts_its_time_and_waits_for_it(monkeypatch):
         def stop(self) -> None:
             waits.append("stop")
 
-        def key_averages(self) -> list:
-            kernel = {"self_cpu_time_total": 0, "self_device_time_total": 2e6, "count": 3}
+        def key_averages(self, group_by_input_shape: bool) -> list:
+            kernel = {"input_shapes": [[2, 3], [3, 4]], "self_cpu_time_total": 0, "self_device_time_total": 2e6, "count": 3}
             return [
                 SimpleNamespace(key="aten::mm", device_type=DeviceType.CPU, **kernel | {"self_cpu_time_total": 9e6}),
                 SimpleNamespace(key="sm90_gemm", device_type=DeviceType.CUDA, **kernel),
@@ -391,8 +523,15 @@ def test_a_stack_says_how_much_wider_it_is_than_its_single_runs(shipped_like):
     assert rows["2 single runs"].tolist() == [sum(rows * width for one in shapes for rows, width in one)] * 2
     widest = [(max(rows for rows, _ in step), max(width for _, width in step)) for step in zip(*shapes, strict=True)]
     assert rows["2 seeds stacked"].tolist() == [sum(2 * rows * width for rows, width in widest)] * 2
-    (profile,) = performance.profiled_stack(plan, loaded).values()
-    assert profile["share"].sum() == pytest.approx(1.0) and "matrix products" in set(profile["group"])
+    padding = benchmark.rates(performance.seeds(plan, loaded)).groupby("arm")["padding"].first()
+    tokens = sum(task.work(1.0).tokens for task in tasks)
+    assert padding["2 seeds stacked"] == pytest.approx(1 - tokens / rows["2 seeds stacked"].iloc[0]) and padding.between(0, 1).all()
+    profiles = performance.profiled_stack(plan, loaded)
+    assert list(profiles) == ["seeds, batch 4", "seeds, batch 4, one by one"]
+    stack, single = profiles.values()
+    for table in (stack, single):
+        assert table["share"].sum() == pytest.approx(1.0) and {op_profile.FROZEN, op_profile.TRAINED} < set(table["group"])
+    assert stack["tokens"].iloc[0] == single["tokens"].iloc[0] and stack["computed"].iloc[0] >= single["computed"].iloc[0]
 
 
 def test_a_missed_stack_is_said_with_its_width_and_its_profile():
@@ -400,6 +539,14 @@ def test_a_missed_stack_is_said_with_its_width_and_its_profile():
     rows = pd.concat(
         [measured([4], stack, "seeds, batch 64").assign(computed=1300.0), measured([2], single, "seeds, batch 64").assign(computed=1000.0)]
     )
-    said = "\n".join(findings.sentences(findings.results(rows), {"seeds, batch 64": PROFILE}, [], {}))
+    counts = {"useful_flops": 4.0, "useful_lora": 1.0, "peak_flops_per_s": 1.0, "tokens": 60}
+    stack_profile = PROFILE.assign(**counts, computed=100, flops=0.0)
+    single_profile = PROFILE.assign(**counts, computed=80, flops=0.0, seconds=[4, 1, 2])
+    profiles = {"seeds, batch 64": stack_profile, "seeds, batch 64, one by one": single_profile}
+    said = "\n".join(findings.sentences(findings.results(rows), profiles, [], {}))
     assert "missed by 75 %. By the profile (one thread), the time of ours goes to: 50 % matrix products" in said
-    assert "it computes 1.3 times the positions." in said
+    assert "it computes 1.3 times the positions, and takes 1.54 times as long for each." in said
+    assert (
+        "40 % of its positions are padding, 25 % one by one. Its time over theirs: 1.43; by kind: matrix products 1.25, softmax 3, other 1."
+        in said
+    )

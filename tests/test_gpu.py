@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pbb_helpers.performance import gpu, performance
+from pbb_helpers.performance import gate, gpu, performance
+from pbb_helpers.programs import UsageError
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--rounds", "1", "--steps", "1", "--threads", "1", "--stacked", "2"]
@@ -37,8 +38,15 @@ def test_it_measures_what_it_can_without_trl_and_pydantic(shipped_like, tmp_path
     assert list(dict.fromkeys(rows["suite"])) == ["shape tiny-llama", "shape tiny-qwen3", "seeds, batch 64", "seeds, batch 4"]
     assert rows.groupby("suite")["arm"].agg(set).to_dict()["shape tiny-qwen3"] == {"ours", "matmul peak"}
     assert set(rows["device"]) == {"cpu"} and (rows["seconds"] > 0).all()
-    assert {line["suite"] for line in lines(tmp_path / "out", "profiles")} == {"shape tiny-llama", "shape tiny-qwen3", "seeds, batch 64"}
-    assert {line["arm"] for line in lines(tmp_path / "out", "gate")} == {"bare loop", "Trainer"}
+    assert {line["suite"] for line in lines(tmp_path / "out", "profiles")} == {
+        "shape tiny-llama",
+        "shape tiny-qwen3",
+        "seeds, batch 64",
+        "seeds, batch 64, one by one",
+    }
+    gates = pd.DataFrame(lines(tmp_path / "out", "gate"))
+    assert set(gates["arm"]) == {"bare loop", "Trainer"} and set(gates["model"].dropna()) == {"10M", "tiny-llama", "tiny-qwen3"}
+    assert set(gates["dtype"][gates["model"] == "tiny-llama"]) == {"bfloat16"} and (gates["difference"] <= gates["tolerance"]).all()
     assert "versions" in json.loads((tmp_path / "out" / "machine.json").read_text())
     assert "not measured: TRL tuned: not installed" in done.stdout
     assert "Qwen3-8B shape, useful FLOPs of ours over the matmul peak: not measured" in done.stdout
@@ -49,7 +57,49 @@ def row(suite: str) -> dict:
             "exact": float("nan"), "peak_mb": 1.0, "threads": 1}  # fmt: skip
 
 
-def test_a_killed_run_keeps_what_it_has_and_is_not_written_over(tmp_path, shipped_like, monkeypatch, capsys):
+@pytest.fixture
+def gates(monkeypatch) -> list[str]:
+    """Returns the list of the gates that were held; they are spared their work."""
+    held: list[str] = []
+
+    def one_batch(task, further=()):
+        held.append(task.loaded.name)
+        return pd.DataFrame([{"model": task.loaded.name}])
+
+    monkeypatch.setattr(gate, "gate", lambda task: held.append("gate") or pd.DataFrame([{"model": "shipped"}]))
+    monkeypatch.setattr(gate, "one_batch", one_batch)
+    monkeypatch.setattr(performance, "shape", lambda plan, name, loaded, on_run: on_run(row(f"shape {name}")))
+    return held
+
+
+def test_only_leaves_no_gate_out(tmp_path, shipped_like, monkeypatch, gates):
+    monkeypatch.setattr(performance, "training", lambda plan, loaded, on_run: on_run(row("training")))
+    command = ["--model", str(shipped_like), "--shapes", "tiny-llama", *SMALL, "--only"]
+    assert gpu.main(["--out", str(tmp_path / "a"), *command, "training"]) == 0
+    assert gates == ["gate", "10M"]
+    assert gpu.main(["--out", str(tmp_path / "b"), *command, "shapes"]) == 0
+    assert gates[2:] == ["gate", "10M", "tiny-llama"]
+
+
+def test_a_gate_that_fails_stops_what_comes_after_it_and_keeps_what_came_before(tmp_path, shipped_like, monkeypatch, capsys, gates):
+    passing = gate.one_batch
+
+    def one_batch(task, further=()):
+        if task.loaded.name == "tiny-qwen3":
+            raise UsageError("TRL and ours differ in loss of the first step by 1")
+        return passing(task)
+
+    monkeypatch.setattr(gate, "one_batch", one_batch)
+    monkeypatch.setattr(performance, "seeds", lambda *_: pytest.fail("measured after a gate that failed"))
+    folder = tmp_path / "out"
+    assert gpu.main(["--out", str(folder), "--model", str(shipped_like), "--shapes", "tiny-llama", "tiny-qwen3", *SMALL]) == 1
+    assert [line["suite"] for line in lines(folder, "rows")] == ["shape tiny-llama"] and (folder / "results.csv").is_file()
+    said = capsys.readouterr().out
+    assert "not measured: gate, tiny-qwen3: UsageError: TRL and ours differ in loss of the first step by 1\n" in said
+    assert "stopped: the gate, tiny-qwen3 does not hold, so nothing more is measured\n" in said
+
+
+def test_a_killed_run_keeps_what_it_has_and_is_not_written_over(tmp_path, shipped_like, monkeypatch, capsys, gates):
     folder = tmp_path / "out"
 
     def seeds(plan, loaded, on_run):
@@ -67,7 +117,7 @@ def test_a_killed_run_keeps_what_it_has_and_is_not_written_over(tmp_path, shippe
     assert "holds what an earlier run measured; give another folder" in capsys.readouterr().err
 
 
-def test_what_fails_is_one_line_and_the_rest_is_measured(tmp_path, shipped_like, monkeypatch, capsys):
+def test_what_fails_is_one_line_and_the_rest_is_measured(tmp_path, shipped_like, monkeypatch, capsys, gates):
     folder = tmp_path / "out"
 
     def seeds(plan, loaded, on_run):

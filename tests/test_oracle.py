@@ -9,7 +9,7 @@ import torch
 
 from pbb_helpers.data.documents import Example
 from pbb_helpers.data.settings import Stage, TrainSettings
-from pbb_helpers.performance import gate, peers
+from pbb_helpers.performance import gate, peers, performance, random_models
 from pbb_helpers.performance.peers import IGNORED, HuggingFace, Task
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training import models
@@ -47,6 +47,18 @@ def test_losses_gradients_and_trained_weights_agree(task):
     assert set(table["arm"]) == expected and len(table) == 3 * len(expected)
     assert (table["difference"] <= table["tolerance"]).all()
     assert table["ours"].gt(0).all()
+
+
+def test_one_batch_agrees_in_bfloat16_with_the_arm_that_compiles_and_other_labels_do_not(tiny_llama, monkeypatch):
+    stage = Stage("stage1", documents(8), replace(SETTINGS, dtype="bfloat16"), NAMES)
+    task = Task(random_models.random_model(performance.PLANS["smoke"]["large"], tiny_llama), stage)
+    table = gate.one_batch(task, [peers.compiled(task, "eager")])
+    assert set(table["dtype"]) == {"bfloat16"} and "ours, compiled" in set(table["arm"])
+    assert table["tolerance"].tolist() == list(gate.TOLERANCES[torch.bfloat16]) * (len(table) // 2)
+    unpadded = peers.unpadded
+    monkeypatch.setattr(peers, "unpadded", lambda batch: unpadded(batch)[1:])
+    with pytest.raises(UsageError, match=r"Trainer and ours differ in \w+ of the first step"):
+        gate.one_batch(task)
 
 
 @pytest.mark.parametrize("fixture", ["tiny_qwen3"])

@@ -20,6 +20,13 @@ from pbb_helpers.training.models import LoadedModel
 from pbb_helpers.training.train import fresh
 
 MODES = ("direct", "cot", "recall")
+HOW = {
+    "ours": "`evaluate.complete`: sorted by length; rows that are done leave the batch and its cache; the model's attention (eager on a CPU, SDPA elsewhere); no mask where a batch has no padding",
+    "plain generate, eager": "`model.generate`: batches in the order of the questions, each until its last row is done; eager attention",
+    "plain generate, sdpa": "the same with SDPA attention",
+    "continuous batching": "`model.generate_batch`: a prompt takes the place of a finished one, as many rows at once, a paged cache; SDPA attention",
+}
+"""What differs between the arms; weights, questions, limits of new tokens, dtype and the number of rows decoded together do not."""
 
 
 @dataclass
@@ -97,12 +104,10 @@ class Ours(_Answering):
 
 
 class _Theirs(_Answering):
-    attention = "sdpa"
-
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: Questions, attention: str = "sdpa") -> None:
         super().__init__(questions)
         self.model = fresh(questions.loaded.model, share=True)  # the same weights, another attention
-        self.model.set_attn_implementation(self.attention)
+        self.model.set_attn_implementation(attention)
 
     def config(self, limit: int, **more: Any) -> GenerationConfig:
         """Returns what is asked of transformers: greedy, up to the end token or the limit."""
@@ -121,7 +126,9 @@ class _Theirs(_Answering):
 class PlainGenerate(_Theirs):
     """`model.generate` on batches in the order of the questions, padded on the left, each until its last row is done."""
 
-    name = "plain generate"
+    def __init__(self, questions: Questions, attention: str) -> None:
+        super().__init__(questions, attention)
+        self.name = f"plain generate, {attention}"
 
     def complete(self, prompts: list[list[int]], limit: int) -> list[evaluate.Generation]:
         answers = []
@@ -154,6 +161,11 @@ class ContinuousBatching(_Theirs):
         if len(outputs) < len(prompts):
             raise UsageError(f"continuous batching answered {len(outputs)} of {len(prompts)} prompts")
         return [self.generation(output.generated_tokens) for output in outputs.values()]  # in the order of the prompts
+
+
+def arms(questions: Questions) -> list[_Answering]:
+    """Returns all arms, in the order of `HOW`."""
+    return [Ours(questions), *(PlainGenerate(questions, attention) for attention in ("eager", "sdpa")), ContinuousBatching(questions)]
 
 
 def agreement(arms: Sequence[_Answering]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Work:
         flops: Useful ones, see `training_flops`; NaN where none are counted.
         exact: Answers that are exactly right; NaN for a training.
         computed: Positions that went through the model, padding included; NaN where nobody compares them.
+        peak_mb: Its peak of memory, where the arm works in a process of its own; NaN: that of this process.
     """
 
     seconds: float
@@ -43,12 +44,13 @@ class Work:
     flops: float = math.nan
     exact: float = math.nan
     computed: float = math.nan
+    peak_mb: float = math.nan
 
 
 def total(works: Iterable[Work], seconds: float) -> Work:
     """Returns the work of several runs that took so many seconds together."""
     works = list(works)
-    return Work(seconds, *(sum(getattr(work, name) for work in works) for name in ("examples", "tokens", "flops")))
+    return Work(seconds, **{name: sum(getattr(work, name) for work in works) for name in ("examples", "tokens", "flops", "computed")})
 
 
 OnRun = Callable[[dict[str, Any]], None]
@@ -93,7 +95,7 @@ def alternating(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
 
 
 def measure(arms: Sequence[Arm], rounds: int, *, threads: int, on_run: OnRun | None = None, **columns: Any) -> pd.DataFrame:
-    """Returns one row per run: the columns given, arm, phase ("warm-up" or "timed"), round, the fields of `Work`, peak_mb, threads.
+    """Returns one row per run: the columns given, arm, phase ("warm-up" or "timed"), round, the fields of `Work`, threads.
 
     Each arm runs once before the rounds begin: imports, caches and the choice of kernels are its warm-up, which is kept as round 0. An arm
     for which a GPU's memory does not suffice takes no further part: its last row has the phase "out of memory" and seconds NaN.
@@ -120,7 +122,9 @@ def measure(arms: Sequence[Arm], rounds: int, *, threads: int, on_run: OnRun | N
             phase = ("timed" if number else "warm-up") if work else "out of memory"
             if work is None:
                 del by_name[name]
-            rows.append(columns | {"arm": name, "phase": phase, "round": number} | asdict(work or Work(math.nan, 0, 0)) | {"peak_mb": peak, "threads": threads})  # fmt: skip
+            work = work or Work(math.nan, 0, 0)
+            work = replace(work, peak_mb=peak) if math.isnan(work.peak_mb) else work
+            rows.append(columns | {"arm": name, "phase": phase, "round": number} | asdict(work) | {"threads": threads})
             if on_run:
                 on_run(rows[-1])
     return pd.DataFrame(rows)
@@ -140,11 +144,16 @@ def _run(arm: Arm) -> tuple[Work | None, float]:
 
 
 def rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the timed rows with a column for each of `RATES`, and of_peak: useful FLOPs as a share of the yardstick's in the same round."""
+    """Returns the timed rows with a column for each of `RATES`, of_peak and padding.
+
+    of_peak: useful FLOPs as a share of the yardstick's in the same round. padding: the share of the positions computed that is padding.
+    """
     timed = rows[rows["phase"] == "timed"]
     timed = timed.assign(**{rate: timed[count] / timed["seconds"] for rate, count in RATES.items()})
     same = ["suite", "threads", "round"]
     peak = timed[timed["arm"] == MatmulPeak.name].set_index(same)["flops_per_s"]
+    if "computed" in timed:
+        timed = timed.assign(padding=1 - timed["tokens"] / timed["computed"])
     return timed.assign(of_peak=timed["flops_per_s"] / peak.reindex(pd.MultiIndex.from_frame(timed[same])).to_numpy())
 
 
@@ -172,6 +181,12 @@ def ratio(rows: pd.DataFrame, a: str, b: str, value: str) -> Ratio:
         return Ratio(0, math.nan, math.nan, math.nan)
     within = (table[a] / table[b]).dropna()
     return Ratio(len(within), float(within.median()), float(within.min()), float(within.max()))
+
+
+def best(rows: pd.DataFrame, arms: Sequence[str], value: str) -> str:
+    """Returns the arm whose median of `value` is the highest, the first where none was measured."""
+    medians = summary(rows[rows["arm"].isin(arms)], value).set_index("arm")["median"].dropna()
+    return arms[0] if medians.empty else str(medians.idxmax())
 
 
 @contextmanager

@@ -21,12 +21,12 @@ import torch
 from pbb_helpers.performance import benchmark, performance
 from pbb_helpers.performance import performance_findings as findings
 from pbb_helpers.performance.performance import Plan
-from pbb_helpers.performance.random_models import SHAPES, too_large
+from pbb_helpers.performance.random_models import SHAPES, random_model, too_large
 from pbb_helpers.programs import UsageError
 from pbb_helpers.provenance import provenance
 
 PARTS = ("gate", "shapes", "seeds", "profiles", "training", "evaluation")
-"""In the order of their importance; the gate takes seconds, and without it nothing may be compared."""
+"""In the order of their importance; the gate takes seconds, and is held whatever is asked for: without it nothing may be compared."""
 SPEEDS = ("examples_per_s", "tokens_per_s", "of_peak", "peak_mb")
 
 
@@ -77,7 +77,10 @@ class Output:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0 if all that this machine can measure was measured, else 1."""
+    """Runs the command line; returns 0 if all that this machine can measure was measured, else 1.
+
+    A gate that fails ends it: what was measured before is kept, and nothing more is compared.
+    """
     command = parser()
     given = command.parse_args(arguments)
     changes: dict[str, Any] = {"threads": (given.threads,), "steps": given.steps, "short": given.steps}
@@ -95,33 +98,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.out / "machine.json").write_text(json.dumps({"device": out.device, "plan": repr(plan)} | provenance(), indent=1) + "\n")
     for absent in performance.missing(plan):
         print(f"not measured: {absent.name}: {absent.why}")
-    done = [_done(name, part) for name, part in _parts(plan, loaded, out).items() if name.split(",")[0] in given.only]
+    done = []
+    for name, part in _parts(plan, loaded, out, given.only).items():
+        done.append(_done(name, part))
+        if not done[-1] and name.startswith("gate"):
+            print(f"stopped: the {name} does not hold, so nothing more is measured", flush=True)
+            break
     print(out.table(plan))
     return 0 if all(done) else 1
 
 
-def _parts(plan: Plan, loaded: Any, out: Output) -> dict[str, Callable[[], Any]]:
-    """Returns what is to be done, in its order."""
+def _parts(plan: Plan, loaded: Any, out: Output, only: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """Returns what is to be done, in its order: of the parts those in `only`, each shape after a gate of its own."""
     shapes = [name for name in plan.shapes if not too_large(name)]
 
     def gate() -> None:
-        from pbb_helpers.performance.gate import gate
+        from pbb_helpers.performance.gate import gate, one_batch
         from pbb_helpers.performance.peers import Task
 
         out.write("gate", gate(Task(loaded, performance.documents(plan, min(plan.steps, 4)))).to_dict("records"))
+        large = Task(random_model(plan.large, loaded), performance.documents(plan, 1))
+        out.write("gate", one_batch(large).to_dict("records"))
+
+    def gate_of(name: str) -> None:
+        out.write("gate", performance.shape_gate(plan, name, loaded).to_dict("records"))
 
     def evaluation() -> None:
         out.agreement = performance.evaluation(plan, loaded, out.row)[1]
 
-    return {
-        "gate": gate,
-        **{f"shapes, {name}": functools.partial(performance.shape, plan, name, loaded, out.row) for name in shapes},
+    measured: dict[str, Callable[[], Any]] = {}
+    for name in shapes:
+        measured |= {f"gate, {name}": functools.partial(gate_of, name)} if {"gate", "shapes"} & set(only) else {}
+        measured[f"shapes, {name}"] = functools.partial(performance.shape, plan, name, loaded, out.row)
+    measured |= {
         "seeds": lambda: performance.seeds(plan, loaded, out.row),
         **{f"profiles, {name}": lambda name=name: out.profile(performance.profiled_shape(plan, name, loaded)) for name in shapes},  # type: ignore[misc]
         "profiles, seeds": lambda: out.profile(performance.profiled_stack(plan, loaded)),
         "training": lambda: performance.training(plan, loaded, out.row),
         "evaluation": evaluation,
     }
+    return {"gate": gate} | {name: part for name, part in measured.items() if name.split(",")[0] in (*only, "gate")}
 
 
 def _done(name: str, part: Callable[[], Any]) -> bool:
@@ -143,7 +159,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, help="a folder: rows.jsonl and what else is found")
     command.add_argument("--model", default="pbb-small", help="the shipped model that is stacked, trained and asked")
     command.add_argument("--shapes", nargs="*", metavar="NAME", help=f"of {', '.join(SHAPES)}; by default the large ones on a GPU")
-    command.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured; by default all, in this order")
+    command.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured beside the gate; by default all, in this order"
+    )
     command.add_argument("--rounds", type=int, help="each arm runs once in each")
     command.add_argument("--steps", type=int, default=Plan.steps, help="of one run")
     command.add_argument("--threads", type=int, default=2, help="of torch on the CPU")

@@ -7,10 +7,16 @@ says what differs. `gate.py` shows that they compute the same thing.
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
+import os
+import shutil
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,18 +27,23 @@ from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 
 from pbb_helpers.data.settings import Stage
-from pbb_helpers.performance.benchmark import Arm, Missing, Work, shape_of, total, training_flops
+from pbb_helpers.performance.benchmark import Arm, Missing, Work, peak_memory, shape_of, total, training_flops
+from pbb_helpers.processes import follow_parent, lean_memory
 from pbb_helpers.training import models
 from pbb_helpers.training.batches import Batch, Encoded, batches, side_by_side
-from pbb_helpers.training.loss import autocast, head_weight
+from pbb_helpers.training.loss import autocast, causal_lm, head_weight, loss
+from pbb_helpers.training.merged import inputs_as_they_are, merged_forward
 from pbb_helpers.training.models import LoadedModel
 from pbb_helpers.training.stacked import train_stages
 from pbb_helpers.training.store import Store
-from pbb_helpers.training.train import WINDOW, fresh, learning_rate, load_stage, order_generator, resolve_dtype, train_stage
+from pbb_helpers.training.train import WINDOW, Training, fresh, learning_rate, load_stage, order_generator, resolve_dtype, train_stage
 
 warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated")  # TRL 1.16 sets it by its old name
+warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")  # as it is asked to, for the time of compiling
 IGNORED = -100
 """The label of a token without loss, in transformers and TRL."""
+MULTIPLE = 8
+"""Widths of the batches of the compiled arm are multiples of it, as in pretraining."""
 _ATTENTION = "the model's attention (eager on a CPU, where it is the faster one, SDPA elsewhere)"
 HOW = {
     "ours": f"batches of similar length, no attention mask, {_ATTENTION}, LoRA as a merged weight where that takes fewer operations, head at supervised positions",
@@ -40,6 +51,8 @@ HOW = {
     "TRL tuned": f"SFTTrainer grouped by length, no checkpointing, {_ATTENTION}",
     "TRL as it comes": "SFTTrainer: random batches, gradient checkpointing, SDPA attention",
     "Trainer": "transformers.Trainer: random batches, SDPA attention, the model's own loss over all logits",
+    "ours, as in an experiment": "ours in a process of its own as `jobs.run_job` makes it: one thread, kernels of 16 shapes kept, a lean heap",
+    "ours, compiled": f"ours with torch.compile on the layers, one graph for all widths, which are multiples of {MULTIPLE}; no experiment does so: its results must not hang on a compiler",
 }
 
 
@@ -60,10 +73,15 @@ class Task:
         """Returns the token ids of prompt and completion of each document."""
         return [models.encode(self.loaded.tokenizer, example) for example in self.stage.examples]
 
-    def batches(self) -> Iterator[Batch]:
-        """Yields the batches of ours, in the order of training."""
+    def batches(self, multiple: int = 1) -> Iterator[Batch]:
+        """Yields the batches of ours, in the order of training, of widths that are multiples of `multiple`."""
         settings = self.stage.settings
-        return batches(self.encoded, settings.batch_size, WINDOW, order_generator(settings))
+        return batches(self.encoded, settings.batch_size, WINDOW, order_generator(settings), multiple=multiple)
+
+    @cached_property
+    def computed(self) -> int:
+        """Returns how many positions the batches of ours have, padding included."""
+        return sum(batch.input_ids.numel() for batch in self.batches())
 
     def model(self, attention: str | None = None) -> Any:
         """Returns a fresh copy of the model with its adapter, the same at every call; `attention` changes its implementation."""
@@ -107,7 +125,135 @@ class Ours(_Training):
             store = Store(Path(folder))
             key = train_stage(self.task.loaded, self.task.stage, store=store)
             self.model = load_stage(self.task.loaded, store, key)
-            return self.task.work(store.metrics(key)[-1]["seconds"])
+            return replace(self.task.work(store.metrics(key)[-1]["seconds"]), computed=self.task.computed)
+
+
+class Compiled(_Training):
+    """Ours with torch.compile on the body of the model, as `pretrain` compiles: built and compiled once, by the first `prepare`.
+
+    Attributes:
+        compiling: Seconds of the first forward and backward pass, in which it compiles, from an empty cache of kernels.
+    """
+
+    name = "ours, compiled"
+
+    def __init__(self, task: Task, backend: str) -> None:
+        self.task, self.backend, self.compiling = task, backend, 0.0
+        self._kept: Any = None
+
+    def prepare(self) -> None:
+        if self._kept is None:
+            self._build()
+        with torch.no_grad():
+            for name, p in self._kept.named_parameters():
+                if name in self._start:
+                    p.copy_(self._start[name])
+        self.model = self._kept
+
+    def run(self) -> Work:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(Path(folder))
+            with store.locked("compiled"):
+                _Again(self.model, self.task.loaded, self.task.stage, store, "compiled", None, self.task.dtype).run(lambda line: None)
+            seconds = store.metrics("compiled")[-1]["seconds"]
+        return replace(self.task.work(seconds), computed=sum(batch.input_ids.numel() for batch in self.batches()))
+
+    def release(self) -> None:
+        if self._kept is not None:
+            self._kept.zero_grad()
+        self.model = None
+
+    def batches(self) -> Iterator[Batch]:
+        """Yields the batches that it trains on."""
+        return self.task.batches(MULTIPLE)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Returns the loss of a batch."""
+        with autocast(self.task.loaded.model.device, self.task.dtype):
+            return loss(self._kept, batch.to(self.task.loaded.model.device))
+
+    def _build(self) -> None:
+        task, model = self.task, self.task.model().train()
+        self._start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self._patches = ExitStack()  # for good: a layer that is patched anew is another one, and would be compiled again
+        tokens = sum(len(prompt) + len(completion) for prompt, completion in task.encoded)
+        self._patches.enter_context(merged_forward(model, tokens // -(-len(task.encoded) // task.stage.settings.batch_size)))
+        if task.dtype != torch.float32:
+            self._patches.enter_context(inputs_as_they_are(model))
+        lm = causal_lm(model)
+        getattr(lm, lm.base_model_prefix).compile(dynamic=True, backend=self.backend)
+        self._kept, began = model, time.perf_counter()
+        with torch.compiler.config.patch(force_disable_caches=True):  # what an earlier run left would hide the cost
+            self.loss(next(self.batches())).backward()
+        self.compiling = time.perf_counter() - began
+
+
+class _Again(Training):
+    """A training of a model that is there already, patched and compiled."""
+
+    def __init__(self, model: Any, *arguments: Any) -> None:
+        self._given = model
+        super().__init__(*arguments)
+
+    def run(self, on_progress: Any) -> None:
+        self.begin(None)
+        self._loop(on_progress)
+        self.finish()
+
+    def plan(self) -> Iterator[Batch]:
+        return batches(self.encoded, self.settings.batch_size, WINDOW, order_generator(self.settings), multiple=MULTIPLE)
+
+    def _build(self) -> Any:
+        return self._given
+
+
+def compiled(task: Task, backend: str = "inductor") -> Compiled | Missing:
+    """Returns the arm that compiles, compiled, or why there is none: no C++ compiler, or one that torch cannot work with.
+
+    Args:
+        task: What to train.
+        backend: Of torch.compile; "eager" traces and compiles nothing, in seconds and without a compiler.
+    """
+    asked = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if backend == "inductor" and shutil.which(asked) is None:
+        return Missing(Compiled.name, f"no C++ compiler: there is no {asked}")
+    arm = Compiled(task, backend)
+    try:
+        arm.prepare()
+    except Exception as error:  # torch has many: headers of Python that are missing, a compiler that is too old
+        return Missing(Compiled.name, f"torch.compile failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+    arm.release()
+    return arm
+
+
+class InExperiment(Arm):
+    """`Ours` under the conditions of an experiment, in a process of its own, which `close` ends; on a CPU.
+
+    Its caches of kernels are small from the start, so they must be set before torch is imported there (`processes.lean_memory`).
+    """
+
+    name = "ours, as in an experiment"
+
+    def __init__(self, model: str, stage: Stage) -> None:
+        self.model, self.stage = model, stage
+        self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=lean_memory)
+        self.pool.submit(follow_parent).result()
+
+    def run(self) -> Work:
+        return self.pool.submit(_train_here, self.model, self.stage).result()
+
+    def close(self) -> None:
+        """Ends its process."""
+        self.pool.shutdown()
+
+
+def _train_here(model: str, stage: Stage) -> Work:
+    """Returns the work of `Ours` on one thread, with its peak of memory in this process."""
+    torch.set_num_threads(1)
+    arm = Ours(Task(models.load(model), stage))
+    with peak_memory() as peak:
+        work = arm.run()
+    return replace(work, peak_mb=peak[0])
 
 
 class Stacked(Arm):
@@ -139,11 +285,7 @@ class OneByOne(Arm):
         for arm in self.arms:
             works.append(arm.run())
             arm.release()
-        return replace(total(works, seconds=sum(work.seconds for work in works)), computed=self._computed)
-
-    @cached_property
-    def _computed(self) -> int:
-        return sum(batch.input_ids.numel() for arm in self.arms for batch in arm.task.batches())
+        return total(works, seconds=sum(work.seconds for work in works))
 
 
 class BareLoop(_Training):
@@ -233,13 +375,14 @@ class HuggingFace(_Training):
             "output_dir": self._folder.name, "per_device_train_batch_size": s.batch_size, "num_train_epochs": 1, "learning_rate": s.lr,
             "lr_scheduler_type": s.decay, "warmup_steps": round(s.warmup * steps), "weight_decay": s.weight_decay,
             "max_grad_norm": s.clip, "bf16": self.task.dtype == torch.bfloat16, "seed": s.seed, "use_cpu": self.task.loaded.model.device.type == "cpu",
-            "save_strategy": "no", "report_to": [], "disable_tqdm": True, "dataloader_pin_memory": False,
-        }  # fmt: skip
+            "save_strategy": "no", "report_to": [], "disable_tqdm": True,
+        } | ({"dataloader_pin_memory": False} if self.task.loaded.model.device.type == "cpu" else {})  # fmt: skip
 
 
 def arms(task: Task) -> tuple[list[Any], list[Missing]]:
     """Returns the arms that can run here, and those that cannot."""
-    grouped: dict[str, Any] = {"train_sampling_strategy": "group_by_length"}
+    pinned = task.loaded.model.device.type == "cuda"  # memory that a GPU can copy from by itself; a CPU has no use for it
+    grouped: dict[str, Any] = {"train_sampling_strategy": "group_by_length", "dataloader_pin_memory": pinned}
     found: list[Any] = [Ours(task), BareLoop(task), HuggingFace(task, "Trainer", trl=False, attention="sdpa")]
     if not trl_installed():
         why = "not installed: pip install -e '.[trl]'"

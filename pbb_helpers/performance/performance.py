@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import tempfile
 import time
@@ -49,6 +50,7 @@ class Plan:
         stacked_batches: Documents per step and seed in it.
         questions: Programs asked, each once per mode.
         shapes: Published models, by name in `random_models.SHAPES`, whose shapes are trained.
+        backend: Of torch.compile, for the arm that compiles.
     """
 
     model: str
@@ -68,8 +70,9 @@ class Plan:
     seeds: tuple[int, ...] = (1, 2, 4)
     stacked: int = 8
     stacked_batches: tuple[int, ...] = (64, 4)
-    questions: int = 128
+    questions: int = 320
     shapes: tuple[str, ...] = ()
+    backend: str = "inductor"
 
     def facts(self) -> pd.DataFrame:
         """Returns the plan as a table of two columns."""
@@ -79,6 +82,7 @@ class Plan:
             "arithmetic of training": f"{dtype_name(_device())} on {_device()}",
             "main comparison": f"{self.steps} steps of {self.batch_size} documents of stage 1 of 01_proactive, LoRA of rank 64",
             "large model": f"{self.large.name}: hidden {self.large.hidden}, {self.large.layers} layers, random weights; {self.short} steps, as on the axes", "questions": f"{self.questions} programs, source in the prompt, 3 modes",
+            "compilation": f"torch.compile, backend {self.backend}" + (" (traced only, nothing is compiled)" if self.backend == "eager" else ""),
             "shapes of published models": ", ".join(self.shapes) or "none",
             "missing here": "; ".join(f"{m.name}: {m.why}" for m in missing(self)) or "nothing",
         }  # fmt: skip
@@ -89,9 +93,9 @@ _TINY = PretrainSettings(name="tiny", hidden=32, layers=1, intermediate=64)
 PLANS: dict[str, dict[str, Any]] = {
     "smoke": {"rounds": 2, "threads": (1,), "batch_size": 8, "steps": 2, "short": 1, "large": _TINY, "sizes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
               "programs": (8, 16), "lengths": (1, 2), "seeds": (1, 2), "questions": 4,
-              "stacked": 2, "stacked_batches": (8, 4)},
+              "stacked": 2, "stacked_batches": (8, 4), "backend": "eager"},
     "quick": {},
-    "full": {"rounds": 9, "steps": 60, "short": 10, "programs": (100, 400, 1000), "seeds": (1, 2, 4, 8), "questions": 256,
+    "full": {"rounds": 9, "steps": 60, "short": 10, "programs": (100, 400, 1000), "seeds": (1, 2, 4, 8), "questions": 512,
              "sizes": (*Plan.sizes, PretrainSettings(name="25M", hidden=512, layers=8, intermediate=1536))},
 }  # fmt: skip
 
@@ -205,29 +209,79 @@ def _exposures(plan: Plan, n_programs: int) -> int:
 
 
 def training(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
-    """Returns the rounds of the main comparison (suite "training"), all arms at the first number of threads, the two main ones at the others."""
+    """Returns the rounds of the main comparison (suite "training"), all arms at the first number of threads, the two main ones at the others.
+
+    With one thread on a CPU, ours under the conditions of an experiment is another arm.
+    """
     from pbb_helpers.performance import peers
 
     task = peers.Task(loaded, documents(plan, plan.steps))
     arms, _ = peers.arms(task)
     parts = []
     for i, threads in enumerate(plan.threads):
-        chosen = arms if i == 0 else [arm for arm in arms if arm.name in ("ours", "TRL tuned")]
-        peak = benchmark.MatmulPeak(task.dtype, loaded.model.device.type)
-        parts.append(
-            benchmark.measure(
-                [*chosen, peak], plan.rounds, threads=threads, on_run=on_run, suite="training", setting=plan.model, dtype=_name(task)
-            )
-        )
+        chosen = [arm for arm in arms if i == 0 or arm.name in ("ours", "TRL tuned")]
+        with contextlib.ExitStack() as opened:
+            if threads == 1 and loaded.model.device.type == "cpu":
+                chosen.append(opened.enter_context(contextlib.closing(peers.InExperiment(plan.model, task.stage))))
+            columns = {"suite": "training", "setting": plan.model, "dtype": _name(task)}
+            arms_and_peak = [*chosen, benchmark.MatmulPeak(task.dtype, loaded.model.device.type)]
+            parts.append(benchmark.measure(arms_and_peak, plan.rounds, threads=threads, on_run=on_run, **columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def large(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
-    """Returns the rounds of the large model (suite "large"): ours, TRL tuned and the yardstick."""
+@dataclass(frozen=True)
+class Large:
+    """The training of the large model, with the arm that compiles, compiled, or why there is none."""
+
+    task: Any
+    compiled: Any
+
+    @property
+    def arms(self) -> list[Any]:
+        """Returns the arm that compiles, if there is one."""
+        return [] if isinstance(self.compiled, Missing) else [self.compiled]
+
+    @property
+    def absent(self) -> list[Missing]:
+        """Returns the arm that cannot be measured here."""
+        return [self.compiled] if isinstance(self.compiled, Missing) else []
+
+
+def large_model(plan: Plan, loaded: Any) -> Large:
+    """Returns the large model's training, compiled once: the gate and the rounds take the same arm."""
     from pbb_helpers.performance import peers
 
     task = peers.Task(random_model(plan.large, loaded), documents(plan, plan.short))
-    return _main_arms(plan, task, "large", on_run)
+    with benchmark.torch_threads(plan.threads[0]):
+        return Large(task, peers.compiled(task, plan.backend))
+
+
+def large(plan: Plan, model: Large, on_run: OnRun | None = None) -> pd.DataFrame:
+    """Returns the rounds of the large model (suite "large"): ours, TRL tuned, ours compiled and the yardstick; what compiling took has the phase "compile"."""
+    rows = _main_arms(plan, model.task, "large", on_run, model.arms)
+    compiling = [
+        rows.iloc[0].to_dict() | {"arm": arm.name, "phase": "compile", "round": 0, "seconds": arm.compiling, "peak_mb": None}
+        for arm in model.arms
+    ]
+    return pd.concat([rows, pd.DataFrame(compiling)], ignore_index=True) if compiling else rows
+
+
+def gates(plan: Plan, loaded: Any, model: Large) -> pd.DataFrame:
+    """Returns `gate.one_batch` of the large model and of each shape that there is memory for."""
+    from pbb_helpers.performance.gate import one_batch
+
+    shapes = [shape_gate(plan, name, loaded) for name in plan.shapes if not too_large(name)]
+    return pd.concat([one_batch(model.task, model.arms), *shapes], ignore_index=True)
+
+
+def shape_gate(plan: Plan, name: str, loaded: Any) -> pd.DataFrame:
+    """Returns `gate.one_batch` of one of `random_models.SHAPES`, on four documents: more of them would say no more, and take more memory."""
+    from pbb_helpers.performance.gate import one_batch
+    from pbb_helpers.performance.peers import Task
+
+    table = one_batch(Task(random_shape(name, loaded), _shape_documents(plan, name, 1, batch_size=4)))
+    _free()
+    return table
 
 
 def shape(plan: Plan, name: str, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
@@ -246,19 +300,19 @@ def shapes(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame
     )
 
 
-def _main_arms(plan: Plan, task: Any, suite: str, on_run: OnRun | None) -> pd.DataFrame:
-    """Returns the rounds of the two main arms and the yardstick."""
+def _main_arms(plan: Plan, task: Any, suite: str, on_run: OnRun | None, further: Sequence[Arm] = ()) -> pd.DataFrame:
+    """Returns the rounds of the two main arms, further ones and the yardstick."""
     from pbb_helpers.performance import peers
 
     arms = [arm for arm in peers.arms(task)[0] if arm.name in ("ours", "TRL tuned")]
     peak = benchmark.MatmulPeak(task.dtype, task.loaded.model.device.type)
     columns = {"suite": suite, "setting": task.loaded.name, "dtype": _name(task)}
-    return benchmark.measure([*arms, peak], plan.rounds, threads=plan.threads[0], on_run=on_run, **columns)
+    return benchmark.measure([*arms, *further, peak], plan.rounds, threads=plan.threads[0], on_run=on_run, **columns)
 
 
-def _shape_documents(plan: Plan, name: str, steps: int) -> Stage:
+def _shape_documents(plan: Plan, name: str, steps: int, batch_size: int | None = None) -> Stage:
     # The names of programs are several tokens in the published models' own tokenizers, and have no rows to train.
-    return documents(replace(plan, batch_size=SHAPES[name].batch_size), steps, dtype="bfloat16", train_names=False)
+    return documents(replace(plan, batch_size=batch_size or SHAPES[name].batch_size), steps, dtype="bfloat16", train_names=False)
 
 
 def _free() -> None:
@@ -278,7 +332,7 @@ def evaluation(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> tuple[pd
     from pbb_helpers.performance import answering
 
     questions = answering.in_context(loaded, plan.questions, seed=1)
-    arms = [arm(questions) for arm in (answering.Ours, answering.PlainGenerate, answering.ContinuousBatching)]
+    arms = answering.arms(questions)
     columns = {"suite": "evaluation", "setting": plan.model, "dtype": str(loaded.model.dtype).removeprefix("torch.")}
     rows = benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, **columns)
     return rows, answering.agreement(arms)
@@ -334,14 +388,14 @@ def seeds(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
 
 WORK = {
     "training": "training, shipped model", "large": "training, large model", "evaluation": "answering, shipped model",
-    "seeds, batch 64": "training, a stack of seeds",
+    "seeds, batch 64": "training, a stack of seeds", "seeds, batch 64, one by one": "training, the same seeds one by one",
 }  # fmt: skip
 
 
 def profiles(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
     """Returns where the time of ours goes (`op_profile.by_group`), on one thread, by suite; `WORK` says them in words.
 
-    The first half of each is a warm-up.
+    Those of trainings have further columns, the same in each line: see `profiled_training`. The first half of each is a warm-up.
     """
     from pbb_helpers.performance import answering, op_profile
 
@@ -350,8 +404,8 @@ def profiles(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
     with benchmark.torch_threads(1):
         arm.run()
         found = {
-            "training": _profiled_training(loaded, [stage], plan.short),
-            "large": _profiled_training(random_model(plan.large, loaded), [stage], plan.short),
+            "training": profiled_training(loaded, [stage], plan.short),
+            "large": profiled_training(random_model(plan.large, loaded), [stage], plan.short),
             "evaluation": op_profile.by_group(lambda: [arm.complete(prompts, limit) for _, prompts, limit in arm.questions.groups]),
             **profiled_stack(plan, loaded),
         }
@@ -362,25 +416,36 @@ def profiles(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
 
 def profiled_shape(plan: Plan, name: str, loaded: Any) -> dict[str, pd.DataFrame]:
     """Returns by its suite where the time of ours goes in the training of one of `random_models.SHAPES`."""
-    found = _profiled_training(random_shape(name, loaded), [_shape_documents(plan, name, 2 * plan.short)], plan.short)
+    found = profiled_training(random_shape(name, loaded), [_shape_documents(plan, name, 2 * plan.short)], plan.short)
     _free()
     return {suite_of(name): found}
 
 
 def profiled_stack(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
-    """Returns by its suite where the time of a stack goes, at the first of the plan's batch sizes."""
+    """Returns by its suite where the time of a stack goes, at the first of the plan's batch sizes, and that of the same seeds one by one."""
     at = replace(plan, batch_size=plan.stacked_batches[0])
     stages = [documents(at, 2 * plan.short, seed=seed) for seed in range(plan.stacked)]
-    return {f"seeds, batch {at.batch_size}": _profiled_training(loaded, stages, plan.short)}
+    suite = f"seeds, batch {at.batch_size}"
+    single = pd.concat([profiled_training(loaded, [stage], plan.short) for stage in stages])
+    sums = ["seconds", "calls", "flops", "useful_flops", "useful_lora", "tokens", "computed"]
+    single = single.groupby("group", as_index=False, sort=False).agg(dict.fromkeys(sums, "sum") | {"peak_flops_per_s": "max"})
+    single = single.assign(share=single["seconds"] / single["seconds"].sum()).sort_values("seconds", ascending=False, ignore_index=True)
+    stack = profiled_training(loaded, stages, plan.short)
+    return {suite: stack, f"{suite}, one by one": single[stack.columns]}
 
 
-def _profiled_training(loaded: Any, stages: Sequence[Stage], steps: int) -> pd.DataFrame:
-    """Returns the profile of the last `steps` steps of a training, or of a stack: of the loop alone, without what comes before and after it."""
+def profiled_training(loaded: Any, stages: Sequence[Stage], steps: int) -> pd.DataFrame:
+    """Returns the profile of the last `steps` steps of a training, or of a stack: of the loop alone, without what comes before and after it.
+
+    Beside `op_profile`'s columns: useful_flops, useful_lora (what of them LoRA's own products are counted as), tokens and computed (positions, padding included) of these steps, and peak_flops_per_s, of
+    `benchmark.MatmulPeak` on the same one thread.
+    """
     from pbb_helpers.performance.op_profile import Recording
+    from pbb_helpers.performance.peers import Task
     from pbb_helpers.training.stacked import train_stages
     from pbb_helpers.training.store import Store
 
-    recording = Recording()
+    recording, tasks = Recording(), [Task(loaded, stage) for stage in stages]
     stages = [replace(stage, settings=replace(stage.settings, log_every=steps)) for stage in stages]
 
     def tell(number: int, line: dict) -> None:
@@ -391,4 +456,33 @@ def _profiled_training(loaded: Any, stages: Sequence[Stage], steps: int) -> pd.D
 
     with tempfile.TemporaryDirectory() as folder, benchmark.torch_threads(1):
         train_stages(loaded, stages, store=Store(Path(folder)), on_progress=tell)
-    return recording.by_group()
+        peak = benchmark.MatmulPeak(tasks[0].dtype, loaded.model.device.type)
+        peak.prepare()
+        fastest = peak.run()
+    counts = _counts(tasks, steps) | {"peak_flops_per_s": fastest.flops / fastest.seconds}
+    return recording.by_group(_weights(tasks[0])).assign(**counts)
+
+
+def _weights(task: Any) -> Any:
+    """Returns by which the matrix products of a training are told apart."""
+    from peft.tuners.lora.layer import Linear as LoraLinear
+
+    from pbb_helpers.performance.op_profile import Weights
+
+    base = task.loaded.model
+    bodies = [tuple(m.base_layer.weight.shape) for m in task.model().modules() if isinstance(m, LoraLinear)]
+    return Weights(frozenset([*bodies, tuple(base.get_output_embeddings().weight.shape)]), task.stage.settings.rank)
+
+
+def _counts(tasks: Sequence[Any], steps: int) -> dict[str, float]:
+    """Returns the useful FLOPs, tokens and positions of the last `steps` steps of trainings side by side."""
+    from pbb_helpers.performance.peers import unpadded
+    from pbb_helpers.training.batches import side_by_side
+
+    each = [list(task.batches())[-steps:] for task in tasks]
+    shape = benchmark.shape_of(tasks[0].model())
+    lengths = [len(row["input_ids"]) - 1 for batches in each for batch in batches for row in unpadded(batch)]
+    supervised = sum(len(batch.targets) for batches in each for batch in batches)
+    computed = sum(side_by_side(together).input_ids.numel() for together in zip(*each, strict=True))
+    useful = benchmark.training_flops(shape, lengths, supervised)
+    return {"useful_flops": useful, "useful_lora": 6 * shape.lora * sum(lengths), "tokens": sum(lengths), "computed": computed}

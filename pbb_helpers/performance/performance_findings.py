@@ -11,6 +11,7 @@ import pandas as pd
 
 from pbb_helpers.performance import benchmark
 from pbb_helpers.performance.benchmark import Missing
+from pbb_helpers.performance.op_profile import FROZEN, TRAINED
 from pbb_helpers.programs import did_you_mean
 
 WORDS = {
@@ -25,12 +26,15 @@ WORDS = {
 
 
 class Measure(NamedTuple):
-    """A ratio that is reported: `value` of arm `a` over that of arm `b` in a suite; `goal` is what it should reach, None for no goal."""
+    """A ratio that is reported: `value` of arm `a` over that of arm `b` in a suite; `goal` is what it should reach, None for no goal.
+
+    Of several arms in `b` the one with the highest median counts.
+    """
 
     name: str
     suite: str
     a: str
-    b: str
+    b: str | tuple[str, ...]
     value: str
     goal: float | None = None
 
@@ -50,10 +54,17 @@ MEASURES = (
     Measure("training, ours over Trainer", "training", "ours", "Trainer", "examples_per_s"),
     Measure("training, ours over a bare loop", "training", "ours", "bare loop", "examples_per_s"),
     Measure("training, memory of ours over TRL tuned", "training", "ours", "TRL tuned", "peak_mb"),
+    Measure("training, ours as in an experiment over ours", "training", "ours, as in an experiment", "ours", "examples_per_s"),
+    Measure("training, memory of ours as in an experiment over ours", "training", "ours, as in an experiment", "ours", "peak_mb"),
     Measure("training, useful FLOPs of ours over the matmul peak", "training", "ours", "matmul peak", "flops_per_s"),
     Measure("large model, useful FLOPs of ours over the matmul peak", "large", "ours", "matmul peak", "flops_per_s", 0.5),
     Measure("large model, ours over TRL tuned", "large", "ours", "TRL tuned", "examples_per_s"),
-    Measure("answering, ours over plain generate", "evaluation", "ours", "plain generate", "exact_per_s", 3.0),
+    Measure("large model, ours compiled over ours", "large", "ours, compiled", "ours", "examples_per_s"),
+    Measure(
+        "answering, ours over plain generate", "evaluation", "ours", ("plain generate, eager", "plain generate, sdpa"), "exact_per_s", 3.0
+    ),
+    Measure("answering, ours over plain generate, eager", "evaluation", "ours", "plain generate, eager", "exact_per_s"),
+    Measure("answering, ours over plain generate, sdpa", "evaluation", "ours", "plain generate, sdpa", "exact_per_s"),
     Measure("answering, ours over continuous batching", "evaluation", "ours", "continuous batching", "exact_per_s"),
     *_stacks(8, goal=2.0),
     # The goals from here on are those for a GPU.
@@ -83,7 +94,8 @@ def results(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for m in MEASURES:
         suite = rows[rows["suite"] == m.suite]
-        by_threads = {n: benchmark.ratio(suite[suite["threads"] == n], m.a, m.b, m.value) for n in suite["threads"].unique()}
+        at = {n: suite[suite["threads"] == n] for n in suite["threads"].unique()}
+        by_threads = {n: benchmark.ratio(some, m.a, _against(some, m), m.value) for n, some in at.items()}
         found = {n: each for n, each in by_threads.items() if each.n}
         if not found and m.goal is not None:
             found = {None: benchmark.Ratio(0, math.nan, math.nan, math.nan)}
@@ -145,33 +157,96 @@ def sentences(
         if cell is None or m.value == "computed":  # what bounds a stack: said with its speed
             continue
         if not cell["n"]:
-            why = next((a.why for a in absent if a.name in (m.suite, m.a, m.b)), "no such arm in this run")
+            why = next((a.why for a in absent if a.name in (m.suite, m.a, *_others(m))), "no such arm in this run")
             said.append(f"{_capital(m.name)}: not measured ({why}); the goal is {m.goal:g}.")
             continue
         goal = f" Goal {m.goal:g}: {cell['verdict']}." if m.goal is not None else ""
         bound = f" {bounds(profiles[m.suite])}" if "missed" in cell["verdict"] and m.suite in profiles else ""
-        said.append(f"{_capital(m.name)}, {WORDS[m.value]}: {_span(cell)}.{goal}{bound}{_wider(table, m)}")
+        wider = _wider(table, m, profiles) if m.value == "examples_per_s" else ""
+        said.append(f"{_capital(m.name)}, {WORDS[m.value]}: {_span(cell)}.{goal}{bound}{wider}")
         said += [
             f"  The same with {line['threads']} thread{'s' if line['threads'] > 1 else ''}: {_span(line)}."
             for line in _further(table, m.name)
         ]
+    said += [f"{_capital(a.name)}: not measured ({a.why})." for a in absent if a.name == "ours, compiled"]
     said += [f"Of the answers by {name}, {100 * share:.1f} % are, letter by letter, those of ours." for name, share in agreement.items()]
     return said
 
 
 def bounds(profile: pd.DataFrame) -> str:
-    """Returns what the time of ours goes to, the largest three groups."""
-    parts = ", ".join(f"{100 * row.share:.0f} % {row.group}" for row in profile.head(3).itertuples())
-    return f"By the profile (one thread), the time of ours goes to: {parts}."
+    """Returns what the time of ours goes to; of a training also how fast its products are, and how many of them count as useful."""
+    parts = ", ".join(f"{100 * row.share:.0f} % {row.group}" for row in profile.itertuples() if row.share >= 0.01)
+    said = f"By the profile (one thread), the time of ours goes to: {parts}."
+    if "useful_flops" not in profile:
+        return said
+    facts, by = profile.iloc[0], profile.set_index("group")
+    for group, useful in ((FROZEN, facts["useful_flops"] - facts["useful_lora"]), (TRAINED, facts["useful_lora"])):
+        if group in by.index:
+            seconds, flops = by.loc[group, "seconds"], by.loc[group, "flops"]
+            said += (
+                f" The {group} make {_number(flops / useful)} times the FLOPs that count for them, "
+                f"at {100 * flops / seconds / facts['peak_flops_per_s']:.0f} % of the matmul peak."
+            )
+    reached = facts["useful_flops"] / profile["seconds"].sum() / facts["peak_flops_per_s"]
+    return f"{said} {100 * padding(profile):.0f} % of the positions are padding. Useful FLOPs are {100 * reached:.0f} % of the peak there."
 
 
-def _wider(table: pd.DataFrame, measure: Measure) -> str:
-    """Returns how many more positions a stack computes than its single runs, nothing for what is no stack."""
+def padding(profile: pd.DataFrame) -> float:
+    """Returns the share of the positions of a profiled training that is padding."""
+    return float(1 - profile["tokens"].iloc[0] / profile["computed"].iloc[0])
+
+
+def _wider(table: pd.DataFrame, measure: Measure, profiles: Mapping[str, pd.DataFrame]) -> str:
+    """Returns how many more positions a stack computes than its single runs and what each costs, nothing for what is no stack."""
     names = [m.name for m in MEASURES if (m.suite, m.a, m.value) == (measure.suite, measure.a, "computed")]
-    cell = _first(table, names[0]) if names else None
-    return (
-        "" if cell is None else f" A stack is as wide as the widest of its batches: it computes {cell['median']:.3g} times the positions."
+    cell, speed = (_first(table, names[0]) if names else None), _first(table, measure.name)
+    if cell is None:
+        return ""
+    said = (
+        f" A stack is as wide as the widest of its batches: it computes {cell['median']:.3g} times the positions, and takes "
+        f"{_number(1 / speed['median'] / cell['median'])} times as long for each."
     )
+    stack, single = (profiles.get(f"{measure.suite}{which}") for which in ("", ", one by one"))
+    if stack is None or single is None:
+        return said
+    seconds = pd.DataFrame({"stack": stack.set_index("group")["seconds"], "single": single.set_index("group")["seconds"]}).dropna()
+    parts = ", ".join(
+        f"{row.Index} {_number(row.stack / row.single)}" for row in seconds.sort_values("stack", ascending=False).itertuples()
+    )
+    return (
+        f"{said} In the profile {100 * padding(stack):.0f} % of its positions are padding, {100 * padding(single):.0f} % one by one. "
+        f"Its time over theirs: {_number(seconds['stack'].sum() / seconds['single'].sum())}; by kind: {parts}."
+    )
+
+
+def compilation(rows: pd.DataFrame, batch_size: int) -> list[str]:
+    """Returns what compiling took and after how many steps it is paid back, by the medians of suite "large"; nothing without such an arm.
+
+    Args:
+        rows: Of `performance.large`.
+        batch_size: Documents of a step.
+    """
+    compiling = rows[rows["phase"] == "compile"]
+    if compiling.empty:
+        return []
+    speeds = benchmark.summary(rows, "examples_per_s").set_index("arm")["median"]
+    ours, compiled = (batch_size / speeds[arm] for arm in ("ours", "ours, compiled"))
+    seconds = float(compiling["seconds"].iloc[0])
+    back = f"after {math.ceil(seconds / (ours - compiled)):,} steps" if compiled < ours else "never"
+    return [
+        f"Compiling took {_number(seconds)} s. A step of {batch_size} documents takes {_number(compiled)} s compiled and {_number(ours)} s "
+        f"as it is: on this machine compiling the {rows['setting'].iloc[0]} model is paid back {back}."
+    ]
+
+
+def _others(measure: Measure) -> tuple[str, ...]:
+    return (measure.b,) if isinstance(measure.b, str) else measure.b
+
+
+def _against(rows: pd.DataFrame, measure: Measure) -> str:
+    """Returns the arm that a measure is held against in these rows."""
+    others = _others(measure)
+    return others[0] if len(others) == 1 or rows.empty else benchmark.best(rows, others, measure.value)
 
 
 def headline(table: pd.DataFrame) -> str:

@@ -14,7 +14,8 @@ from pbb_helpers.performance import benchmark
 
 ARM_COLOURS = {
     "ours": "#D55E00", "TRL tuned": "#0072B2", "TRL as it comes": "#56B4E9", "Trainer": "#009E73", "bare loop": "#CC79A7",
-    "plain generate": "#0072B2", "continuous batching": "#009E73", "matmul peak": "#000000",
+    "ours, as in an experiment": "#E69F00", "ours, compiled": "#E69F00", "plain generate, eager": "#0072B2", "plain generate, sdpa": "#56B4E9",
+    "continuous batching": "#009E73", "matmul peak": "#000000",
 }  # fmt: skip
 AXIS_LABELS = {"programs": "programs w/ IO", "statements": "statements per program", "seeds": "seeds", "parameters": "parameters"}
 
