@@ -73,7 +73,11 @@ REPRESENTATION_MODELS = {
     "quick": ("pbb-m-code", "pbb-m", "pbb-m-words"),
     "full": ("pbb-m-code", "pbb-m", "pbb-m-words"),
 }
-WORDS_SIZES_PROFILES = {**REPRESENTATION_PROFILES, "full": replace(FULL, conditions=REPRESENTATIONS)}
+WORDS_SIZES_PROFILES = {
+    "smoke": REPRESENTATION_PROFILES["smoke"],
+    "quick": replace(QUICK, conditions=REPRESENTATIONS, seeds=(0, 1, 2)),
+    "full": replace(FULL, conditions=REPRESENTATIONS),
+}
 WORDS_SIZES_MODELS = {"smoke": ("pbb-xs",), "quick": ("pbb-xs", "pbb-s", "pbb-m"), "full": ("pbb-xs", "pbb-s", "pbb-m")}
 """One recipe, code and words 1:1; pbb-m, which is among `REPRESENTATION_MODELS` too, is not trained again for it."""
 CROSSED = (*REPRESENTATIONS, "code_to_description", "description_to_code")
