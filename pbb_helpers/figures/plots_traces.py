@@ -103,7 +103,7 @@ def beyond_chance(table: pd.DataFrame, what: str, *, chance: str, own: str, grou
     fig = Figure(figsize=(7.6, 0.36 * len(names) + 1.5), layout="constrained")
     ax = fig.subplots()
     most = max(shown["share"].max(), (shown["chance"] + shown["high"]).max())
-    digits = 0 if most > 0.4 else 1  # a difference of one point is much there
+    digits = 0 if most > 0.2 else 1  # a difference of one point is much there
     for y, name in enumerate(names):
         line = shown.loc[name]
         shade = colour(name)
