@@ -119,6 +119,7 @@ def check_manifest(folder: Path, of: str = "") -> Damage | None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         entries, seal, its = manifest["files"], manifest["sha256"], manifest.get("of", "")
         outside = [name for name in entries if not (folder / name).resolve().is_relative_to(folder.resolve())]
+        files = {folder / name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
     except FileNotFoundError:
         return Damage(folder / MANIFEST, "is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -129,19 +130,19 @@ def check_manifest(folder: Path, of: str = "") -> Damage | None:
         return Damage(folder / MANIFEST, f"is that of {its}" if its else "does not say what it is of")
     if outside:
         return Damage(folder / MANIFEST, f"names a file outside of its folder ({outside[0]})")
-    return next((damage for name, entry in entries.items() if (damage := _check_file(folder / name, entry))), None)
+    return next((damage for path, said in files.items() if (damage := _check_file(path, *said))), None)
 
 
 def _seal(entries: dict, of: str) -> str:
     return hashlib.sha256((json.dumps(entries, sort_keys=True) + str(of)).encode()).hexdigest()
 
 
-def _check_file(path: Path, entry: dict) -> Damage | None:
+def _check_file(path: Path, length: int, sha256: str) -> Damage | None:
     try:
-        if (size := path.stat().st_size) != entry["bytes"]:
-            return Damage(path, f"has {size} bytes instead of {entry['bytes']}")
+        if (size := path.stat().st_size) != length:
+            return Damage(path, f"has {size} bytes instead of {length}")
         with open(path, "rb") as handle:
-            if hashlib.file_digest(handle, "sha256").hexdigest() != entry["sha256"]:
+            if hashlib.file_digest(handle, "sha256").hexdigest() != sha256:
                 return Damage(path, "does not have the checksum it was written with")
     except OSError as error:
         return Damage(path, "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})")

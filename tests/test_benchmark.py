@@ -16,11 +16,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pbb_helpers.data.documents import Example
 from pbb_helpers.data.settings import Stage, TrainSettings
-from pbb_helpers.performance import answering, benchmark, op_profile, peers, performance, random_models
+from pbb_helpers.performance import (
+    answering,
+    benchmark,
+    compiled,
+    measurements,
+    op_profile,
+    peers,
+    performance_plan,
+    profiling,
+    random_models,
+    workloads,
+)
 from pbb_helpers.performance import performance_findings as findings
 from pbb_helpers.performance.benchmark import Arm, Missing, Ratio, Shape, Work
-from pbb_helpers.performance.performance import Plan
+from pbb_helpers.performance.ours import InExperiment, Ours, Stacked
 from pbb_helpers.performance.performance_findings import Prediction
+from pbb_helpers.performance.performance_plan import Plan
+from pbb_helpers.performance.tasks import Task
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training import models
 from pbb_helpers.training.batches import collate
@@ -45,13 +58,13 @@ class Fake(Arm):
 
 
 @pytest.fixture
-def task(tiny_llama) -> peers.Task:
+def task(tiny_llama) -> Task:
     """Returns a stage of two steps on a tiny model."""
     examples = tuple(Example("direct", "with_io", "zibble", f"What is zibble({i})?\n", str(37**i), i, str(37**i), 1) for i in range(8))
-    return peers.Task(tiny_llama, Stage("stage1", examples, TrainSettings(rank=4, alpha=8, batch_size=4, dtype="float32"), ("zibble",)))
+    return Task(tiny_llama, Stage("stage1", examples, TrainSettings(rank=4, alpha=8, batch_size=4, dtype="float32"), ("zibble",)))
 
 
-def other_seed(task: peers.Task) -> Stage:
+def other_seed(task: Task) -> Stage:
     return replace(task.stage, settings=replace(task.stage.settings, seed=1))
 
 
@@ -135,7 +148,7 @@ def test_an_arm_that_memory_does_not_suffice_for_drops_out_and_the_others_go_on(
 
 
 def test_an_arm_lets_go_of_what_it_built(task):
-    arms = [*peers.arms(task)[0], peers.Compiled(task, "eager"), peers.Stacked([task, replace(task, stage=other_seed(task))], "stack")]
+    arms = [*peers.arms(task)[0], compiled.Compiled(task, "eager"), Stacked([task, replace(task, stage=other_seed(task))], "stack")]
     benchmark.measure(arms, 1, threads=1)
     assert not [arm.name for arm in arms if getattr(arm, "model", None) is not None or getattr(arm, "trainer", None) is not None]
 
@@ -151,7 +164,7 @@ def test_an_arm_in_a_process_of_its_own_says_its_own_peak_of_memory():
 
 def test_the_compiled_arm_starts_anew_each_time_and_trains_as_ours(task):
     """To the loss of ours, with batches of few widths, over and over with the same compiled model."""
-    arm, ours = peers.compiled(task, "eager"), peers.Ours(task)
+    arm, ours = compiled.compiled(task, "eager"), Ours(task)
     kept = arm._kept
     ours.run()
     expected = {name: p.detach() for name, p in ours.model.named_parameters() if "lora" in name}
@@ -165,17 +178,17 @@ def test_the_compiled_arm_starts_anew_each_time_and_trains_as_ours(task):
                 torch.testing.assert_close(p.detach(), expected[name], rtol=1e-3, atol=1e-5)
         arm.release()
     assert arm._kept is kept and arm.compiling > 0 and work.tokens == ours.run().tokens
-    assert {batch.input_ids.shape[1] % peers.MULTIPLE for batch in arm.batches()} == {0}
+    assert {batch.input_ids.shape[1] % compiled.MULTIPLE for batch in arm.batches()} == {0}
 
 
 def test_without_a_compiler_no_arm_compiles_and_it_is_said(task, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    absent = peers.compiled(task)
+    absent = compiled.compiled(task)
     assert absent == Missing("ours, compiled", "no C++ compiler: there is no no-such-compiler")
     said = findings.sentences(findings.results(measured([1, 1], "ours")), {}, [absent], {})
     assert "Ours, compiled: not measured (no C++ compiler: there is no no-such-compiler)." in said
-    monkeypatch.setattr(peers.Compiled, "prepare", lambda arm: 1 / 0)
-    assert peers.compiled(task, "eager").why == "torch.compile failed: ZeroDivisionError: division by zero"
+    monkeypatch.setattr(compiled.Compiled, "prepare", lambda arm: 1 / 0)
+    assert compiled.compiled(task, "eager").why == "torch.compile failed: ZeroDivisionError: division by zero"
 
 
 def test_when_compiling_is_paid_back():
@@ -191,8 +204,8 @@ def test_when_compiling_is_paid_back():
 @pytest.mark.slow
 def test_an_experiments_conditions_hold_in_a_process_of_their_own(shipped_like):
     loaded = models.load(str(shipped_like), device="cpu")
-    stage = performance.documents(performance.plan_of(str(shipped_like), "smoke"), 1)
-    arm = peers.InExperiment(str(shipped_like), stage)
+    stage = workloads.documents(performance_plan.plan_of(str(shipped_like), "smoke"), 1)
+    arm = InExperiment(str(shipped_like), stage)
     try:
         works = [arm.run() for _ in range(2)]
         capacity = arm.pool.submit(os.getenv, "ONEDNN_PRIMITIVE_CACHE_CAPACITY").result()
@@ -200,7 +213,7 @@ def test_an_experiments_conditions_hold_in_a_process_of_their_own(shipped_like):
     finally:
         arm.close()
     assert capacity == os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-    ours = peers.Task(loaded, stage)
+    ours = Task(loaded, stage)
     assert {(work.tokens, work.flops, work.computed) for work in works} == {(ours.work(1.0).tokens, ours.work(1.0).flops, ours.computed)}
     assert all(work.peak_mb > 0 for work in works)
 
@@ -310,7 +323,7 @@ def test_every_way_of_answering_gives_the_same_answers(shipped_like):
 
 
 def test_quick_asks_several_batches_a_mode_and_the_better_attention_counts():
-    quick = performance.plan_of("pbb-small", "quick")
+    quick = performance_plan.plan_of("pbb-small", "quick")
     assert quick.questions > 2 * BATCH_SIZE and quick.rounds >= 5
     times = {"ours": [1, 1, 1], "plain generate, eager": [2, 9, 2], "plain generate, sdpa": [3, 3, 3]}
     rows = pd.concat([measured(seconds, arm, "evaluation").assign(exact=10) for arm, seconds in times.items()])
@@ -349,10 +362,10 @@ def test_products_are_told_apart_by_their_shapes():
 
 def test_the_profile_of_a_training_counts_its_flops(shipped_like):
     loaded = models.load(str(shipped_like), device="cpu")
-    plan = performance.plan_of(str(shipped_like), "smoke")
-    stage = performance.documents(plan, 2)
-    table = performance.profiled_training(loaded, [stage], 1)
-    task = peers.Task(loaded, stage)
+    plan = performance_plan.plan_of(str(shipped_like), "smoke")
+    stage = workloads.documents(plan, 2)
+    table = profiling.profiled_training(loaded, [stage], 1)
+    task = Task(loaded, stage)
     last = list(task.batches())[-1]
     assert (table["tokens"] == last.tokens).all() and (table["computed"] == last.input_ids.numel()).all()
     by = table.set_index("group")
@@ -439,15 +452,15 @@ def test_predictions_are_held_to_the_numbers():
 
 def test_parameters_of_the_notebook_are_checked():
     values = {"profile": "smoke", "model": "pbb-small", "rounds": None, "threads": None, "steps": None, "stacked": None, "shapes": None}
-    smoke = performance.plan(values)
+    smoke = performance_plan.plan(values)
     assert (smoke.rounds, smoke.threads) == (2, (1,))
-    quick = performance.plan(values | {"profile": "quick", "rounds": 7, "threads": [4]})
-    assert quick.rounds == 7 and quick.threads == (4,) and performance.plan(values | {"profile": "quick"}).rounds >= 5
+    quick = performance_plan.plan(values | {"profile": "quick", "rounds": 7, "threads": [4]})
+    assert quick.rounds == 7 and quick.threads == (4,) and performance_plan.plan(values | {"profile": "quick"}).rounds >= 5
     for bad in ({"rounds": 0}, {"threads": []}, {"threads": [1, 1]}, {"steps": -1}):
         with pytest.raises(UsageError, match="give whole numbers from 1"):
-            performance.plan(values | bad)
+            performance_plan.plan(values | bad)
     with pytest.raises(UsageError, match="unknown model 'pbb-smal'; did you mean 'pbb-small'"):
-        performance.plan(values | {"model": "pbb-smal"})
+        performance_plan.plan(values | {"model": "pbb-smal"})
 
 
 def test_the_large_model_has_ten_million_parameters():
@@ -468,10 +481,10 @@ def test_arms_share_the_weights_that_lora_leaves_alone(task):
 
 
 def test_off_the_cpu_random_models_have_fused_attention(tiny_llama):
-    here = random_models.random_model(performance.PLANS["smoke"]["large"], tiny_llama)
+    here = random_models.random_model(performance_plan.PLANS["smoke"]["large"], tiny_llama)
     assert here.model.config._attn_implementation == "eager"
     away = SimpleNamespace(model=SimpleNamespace(device=torch.device("meta")), tokenizer=tiny_llama.tokenizer)
-    assert random_models.random_model(performance.PLANS["smoke"]["large"], away).model.config._attn_implementation == "sdpa"
+    assert random_models.random_model(performance_plan.PLANS["smoke"]["large"], away).model.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize(("name", "millions", "tied"), [("Llama-3.2-1B", 1235.8, True), ("Qwen3-8B", 8190.7, False)])
@@ -482,8 +495,8 @@ def test_shapes_have_the_parameters_that_their_publishers_name(name, millions, t
 
 def test_a_shape_is_trained_in_bfloat16_by_ours_and_by_trl(shipped_like):
     loaded = models.load(str(shipped_like), device="cpu")
-    plan = performance.plan_of(str(shipped_like), "smoke", shapes=("tiny-llama", "tiny-qwen3"), rounds=1, steps=1)
-    rows = performance.shapes(plan, loaded)
+    plan = performance_plan.plan_of(str(shipped_like), "smoke", shapes=("tiny-llama", "tiny-qwen3"), rounds=1, steps=1)
+    rows = measurements.shapes(plan, loaded)
     assert set(rows["suite"]) == {"shape tiny-llama", "shape tiny-qwen3"} and set(rows["dtype"]) == {"bfloat16"}
     arms = {"ours", "matmul peak"} | ({"TRL tuned"} if peers.trl_installed() else set())
     assert set(rows["arm"]) == arms and (rows["seconds"] > 0).all()
@@ -493,40 +506,40 @@ def test_a_shape_is_trained_in_bfloat16_by_ours_and_by_trl(shipped_like):
 
 
 def test_what_is_not_measured_without_a_gpu_is_said(monkeypatch):
-    plan = performance.plan_of("pbb-small", "quick")
+    plan = performance_plan.plan_of("pbb-small", "quick")
     assert plan.shapes == () and plan.stacked == 8
-    said = "\n".join(findings.sentences(findings.results(measured([1, 1], "ours")), {}, performance.missing(plan), {}))
+    said = "\n".join(findings.sentences(findings.results(measured([1, 1], "ours")), {}, performance_plan.missing(plan), {}))
     assert "Llama-3.2-1B shape, ours over TRL tuned: not measured (not among the shapes of this run, by default both on a GPU" in said
     assert "16 seeds stacked over 16 single runs, batch 64: not measured (stacked is 8 in this run); the goal is 10." in said
-    assert performance.dtype_name(torch.device("cpu")) in plan.facts().to_string()
+    assert performance_plan.dtype_name(torch.device("cpu")) in plan.facts().to_string()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10_000_000_000, 16_000_000_000))
-    plan = performance.plan_of("pbb-small", "quick")
+    plan = performance_plan.plan_of("pbb-small", "quick")
     assert plan.shapes == random_models.LARGE and plan.stacked == 16
-    absent = {m.name: m.why for m in performance.missing(plan)}
+    absent = {m.name: m.why for m in performance_plan.missing(plan)}
     assert (
         absent["shape Qwen3-8B"] == "its weights take 16.4 GB, and 10 GB of the GPU's memory are free"
         and "shape Llama-3.2-1B" not in absent
     )
     assert "bfloat16 on cuda" in plan.facts().to_string()
     with pytest.raises(UsageError, match="unknown shape 'Qwen3-8b'; did you mean 'Qwen3-8B'"):
-        performance.plan_of("pbb-small", "quick", shapes=("Qwen3-8b",))
+        performance_plan.plan_of("pbb-small", "quick", shapes=("Qwen3-8b",))
 
 
 def test_a_stack_says_how_much_wider_it_is_than_its_single_runs(shipped_like):
     loaded = models.load(str(shipped_like), device="cpu")
-    plan = performance.plan_of(str(shipped_like), "smoke", rounds=1, stacked=2, stacked_batches=(4,))
-    rows = performance.seeds(plan, loaded).set_index("arm")["computed"]
-    tasks = [peers.Task(loaded, performance.documents(replace(plan, batch_size=4), plan.short, seed=seed)) for seed in range(2)]
+    plan = performance_plan.plan_of(str(shipped_like), "smoke", rounds=1, stacked=2, stacked_batches=(4,))
+    rows = measurements.seeds(plan, loaded).set_index("arm")["computed"]
+    tasks = [Task(loaded, workloads.documents(replace(plan, batch_size=4), plan.short, seed=seed)) for seed in range(2)]
     shapes = [[batch.input_ids.shape for batch in task.batches()] for task in tasks]
     assert rows["2 single runs"].tolist() == [sum(rows * width for one in shapes for rows, width in one)] * 2
     widest = [(max(rows for rows, _ in step), max(width for _, width in step)) for step in zip(*shapes, strict=True)]
     assert rows["2 seeds stacked"].tolist() == [sum(2 * rows * width for rows, width in widest)] * 2
-    padding = benchmark.rates(performance.seeds(plan, loaded)).groupby("arm")["padding"].first()
+    padding = benchmark.rates(measurements.seeds(plan, loaded)).groupby("arm")["padding"].first()
     tokens = sum(task.work(1.0).tokens for task in tasks)
     assert padding["2 seeds stacked"] == pytest.approx(1 - tokens / rows["2 seeds stacked"].iloc[0]) and padding.between(0, 1).all()
-    profiles = performance.profiled_stack(plan, loaded)
+    profiles = profiling.profiled_stack(plan, loaded)
     assert list(profiles) == ["seeds, batch 4", "seeds, batch 4, one by one"]
     stack, single = profiles.values()
     for table in (stack, single):

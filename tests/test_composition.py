@@ -180,6 +180,11 @@ def test_compositions_may_be_given_by_pairs_too() -> None:
         build_stage(spec, data(), BUDGET)
 
 
+def test_whether_a_base_model_has_read_calls_stands_on_its_card() -> None:
+    models = ("pbb-m-calls", "pbb-m-calls-seed1", "pbb-m", "pbb-small")
+    assert [composition_plan.has_read_calls(replace(composition_plan.QUICK, model=model)) for model in models] == [True, True, False, False]
+
+
 @pytest.mark.parametrize(("notebook", "changes", "message"), [
     (composition_plan.plan, {"n_composed_with_io": 0, "n_composed_without_io": 0}, "n_composed_without_io 0; give at least 1"),
     (profiles.experiment, {"conditions": ["proactive", "shuffled_calls"]}, "shuffled_calls is proactive itself"),

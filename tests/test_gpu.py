@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pbb_helpers.performance import gate, gpu, performance
+from pbb_helpers.performance import gate, gpu, measurements
 from pbb_helpers.programs import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -68,12 +68,12 @@ def gates(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(gate, "gate", lambda task: held.append("gate") or pd.DataFrame([{"model": "shipped"}]))
     monkeypatch.setattr(gate, "one_batch", one_batch)
-    monkeypatch.setattr(performance, "shape", lambda plan, name, loaded, on_run: on_run(row(f"shape {name}")))
+    monkeypatch.setattr(measurements, "shape", lambda plan, name, loaded, on_run: on_run(row(f"shape {name}")))
     return held
 
 
 def test_only_leaves_no_gate_out(tmp_path, shipped_like, monkeypatch, gates):
-    monkeypatch.setattr(performance, "training", lambda plan, loaded, on_run: on_run(row("training")))
+    monkeypatch.setattr(measurements, "training", lambda plan, loaded, on_run: on_run(row("training")))
     command = ["--model", str(shipped_like), "--shapes", "tiny-llama", *SMALL, "--only"]
     assert gpu.main(["--out", str(tmp_path / "a"), *command, "training"]) == 0
     assert gates == ["gate", "10M"]
@@ -90,7 +90,7 @@ def test_a_gate_that_fails_stops_what_comes_after_it_and_keeps_what_came_before(
         return passing(task)
 
     monkeypatch.setattr(gate, "one_batch", one_batch)
-    monkeypatch.setattr(performance, "seeds", lambda *_: pytest.fail("measured after a gate that failed"))
+    monkeypatch.setattr(measurements, "seeds", lambda *_: pytest.fail("measured after a gate that failed"))
     folder = tmp_path / "out"
     assert gpu.main(["--out", str(folder), "--model", str(shipped_like), "--shapes", "tiny-llama", "tiny-qwen3", *SMALL]) == 1
     assert [line["suite"] for line in lines(folder, "rows")] == ["shape tiny-llama"] and (folder / "results.csv").is_file()
@@ -107,7 +107,7 @@ def test_a_killed_run_keeps_what_it_has_and_is_not_written_over(tmp_path, shippe
         assert lines(folder, "rows")[0]["exact"] is None, "a row is on the disk as soon as it is measured"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(performance, "seeds", seeds)
+    monkeypatch.setattr(measurements, "seeds", seeds)
     command = ["--out", str(folder), "--model", str(shipped_like), "--only", "seeds", *SMALL]
     with pytest.raises(KeyboardInterrupt):
         gpu.main(command)
@@ -123,8 +123,8 @@ def test_what_fails_is_one_line_and_the_rest_is_measured(tmp_path, shipped_like,
     def seeds(plan, loaded, on_run):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nmore")
 
-    monkeypatch.setattr(performance, "seeds", seeds)
-    monkeypatch.setattr(performance, "training", lambda plan, loaded, on_run: on_run(row("training")))
+    monkeypatch.setattr(measurements, "seeds", seeds)
+    monkeypatch.setattr(measurements, "training", lambda plan, loaded, on_run: on_run(row("training")))
     assert gpu.main(["--out", str(folder), "--model", str(shipped_like), "--only", "seeds", "training", *SMALL]) == 1
     said = capsys.readouterr().out
     assert "not measured: seeds: OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB\n" in said

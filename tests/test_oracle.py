@@ -9,8 +9,10 @@ import torch
 
 from pbb_helpers.data.documents import Example
 from pbb_helpers.data.settings import Stage, TrainSettings
-from pbb_helpers.performance import gate, peers, performance, random_models
-from pbb_helpers.performance.peers import IGNORED, HuggingFace, Task
+from pbb_helpers.performance import compiled, gate, peers, performance_plan, random_models, tasks
+from pbb_helpers.performance.ours import InExperiment
+from pbb_helpers.performance.peers import HuggingFace
+from pbb_helpers.performance.tasks import IGNORED, Task
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training import models
 from pbb_helpers.training.batches import batches, collate
@@ -51,12 +53,12 @@ def test_losses_gradients_and_trained_weights_agree(task):
 
 def test_one_batch_agrees_in_bfloat16_with_the_arm_that_compiles_and_other_labels_do_not(tiny_llama, monkeypatch):
     stage = Stage("stage1", documents(8), replace(SETTINGS, dtype="bfloat16"), NAMES)
-    task = Task(random_models.random_model(performance.PLANS["smoke"]["large"], tiny_llama), stage)
-    table = gate.one_batch(task, [peers.compiled(task, "eager")])
+    task = Task(random_models.random_model(performance_plan.PLANS["smoke"]["large"], tiny_llama), stage)
+    table = gate.one_batch(task, [compiled.compiled(task, "eager")])
     assert set(table["dtype"]) == {"bfloat16"} and "ours, compiled" in set(table["arm"])
     assert table["tolerance"].tolist() == list(gate.TOLERANCES[torch.bfloat16]) * (len(table) // 2)
-    unpadded = peers.unpadded
-    monkeypatch.setattr(peers, "unpadded", lambda batch: unpadded(batch)[1:])
+    unpadded = tasks.unpadded
+    monkeypatch.setattr(tasks, "unpadded", lambda batch: unpadded(batch)[1:])
     with pytest.raises(UsageError, match=r"Trainer and ours differ in \w+ of the first step"):
         gate.one_batch(task)
 
@@ -69,8 +71,8 @@ def test_agreement_with_an_untied_head_and_a_chat_template(fixture, request):
 
 def test_the_gate_stops_what_is_not_the_same_work(task, monkeypatch):
     whole = lambda batch: [{"input_ids": row["input_ids"], "labels": row["input_ids"]} for row in unpadded(batch)]  # noqa: E731
-    unpadded = peers.unpadded
-    monkeypatch.setattr(peers, "unpadded", whole)
+    unpadded = tasks.unpadded
+    monkeypatch.setattr(tasks, "unpadded", whole)
     with pytest.raises(UsageError, match="Trainer and ours differ in loss of the first step by .* their times can't be compared"):
         gate.gate(task)
 
@@ -107,7 +109,7 @@ def test_trl_masks_the_same_tokens_when_it_tokenises_itself(task):
     config = SFTConfig(max_length=None, bf16=False, use_cpu=True, report_to=[], disable_tqdm=True)
     trainer = SFTTrainer(task.model(), config, train_dataset=texts, processing_class=tokenizer)
     theirs = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in trainer.train_dataset]
-    assert theirs == peers.labelled(task.encoded)
+    assert theirs == tasks.labelled(task.encoded)
     assert all(row["labels"][-1] == tokenizer.eos_token_id for row in theirs)
     assert all(IGNORED in row["labels"] for row in theirs)
 
@@ -124,7 +126,7 @@ def test_a_trainer_is_timed_over_its_steps_alone(task, trl):
 def test_every_arm_does_the_same_work_and_changes_the_weights(task):
     before = {name: p.clone() for name, p in task.loaded.model.state_dict().items()}
     arms, absent = peers.arms(task)
-    elsewhere = {peers.InExperiment.name, peers.Compiled.name}  # of one thread, and of the large model
+    elsewhere = {InExperiment.name, compiled.Compiled.name}  # of one thread, and of the large model
     assert {arm.name for arm in arms} | {m.name for m in absent} == set(peers.HOW) - elsewhere
     works = set()
     for arm in arms:
@@ -145,8 +147,8 @@ def test_without_trl_its_arms_are_named_as_missing(task, monkeypatch):
 def test_a_batch_goes_to_labels_and_back(task):
     made = next(batches(task.encoded, 4))
     rows = sorted(task.encoded, key=lambda row: len(row[0]) + len(row[1]))[:4]
-    assert peers.unpadded(made) == peers.labelled(rows)
-    parts = peers.padded(collate([([5, 6], [7, 2]), ([8], [9, 9, 9, 2])]))
+    assert tasks.unpadded(made) == tasks.labelled(rows)
+    parts = tasks.padded(collate([([5, 6], [7, 2]), ([8], [9, 9, 9, 2])]))
     assert parts["input_ids"].tolist() == [[5, 6, 7, 2, 0], [8, 9, 9, 9, 2]]
     assert parts["labels"].tolist() == [[-100, -100, 7, 2, -100], [-100, 9, 9, 9, 2]]
     assert parts["attention_mask"].tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]

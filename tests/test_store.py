@@ -361,6 +361,14 @@ def test_a_manifest_of_anothers_making_reaches_no_file_outside_of_its_folder(sto
     assert mine.read_text() == "precious" and {path.name for path in tmp_path.iterdir()} == {"mine.txt", "store"}
 
 
+@pytest.mark.parametrize("entry", [{}, {"bytes": 1}, 7, None])
+def test_a_manifest_that_says_too_little_of_a_file_is_damaged(store, caplog, entry):
+    path = store.save_rows(KEY, "eval", ROWS).with_name("manifest.json")
+    manifest = json.loads(path.read_text())
+    path.write_text(sealed(manifest | {"files": {"rows.jsonl": entry}}))
+    assert store.load_rows(KEY, "eval") is None and "manifest.json cannot be read" in caplog.text
+
+
 def test_answers_that_another_process_puts_in_their_place_are_not_set_aside(store, monkeypatch, caplog):
     path = store.save_rows(KEY, "eval", ROWS)
     whole, real = path.with_name("manifest.json").read_bytes(), store.locked

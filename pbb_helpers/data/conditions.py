@@ -36,6 +36,11 @@ class Condition:
     modes: tuple[str, ...] = MODES
 
     @property
+    def uses_words(self) -> bool:
+        """Whether any of its documents or questions holds a description."""
+        return any(spec.language for spec in self.stages) or any("description" in mode for mode in self.modes)
+
+    @property
     def templates(self) -> int:
         """The number of pointer templates that it is asked in: those that it was trained on."""
         return min((spec.templates for spec in self.stages), default=N_TEMPLATES)

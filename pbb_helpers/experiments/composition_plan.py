@@ -12,13 +12,14 @@ from pbb_helpers.analysis import reading
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.compositions import KINDS, SHOWN, kind
-from pbb_helpers.data.conditions import Condition, condition
+from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.documents import call_document, source_document
 from pbb_helpers.data.plan import Experiment, small
 from pbb_helpers.experiments import profiles
 from pbb_helpers.experiments.unread import unread
 from pbb_helpers.notebook import parameters
 from pbb_helpers.programs import UsageError
+from pbb_helpers.training.model_files import find
 
 CONDITIONS = ("base", "in_context", "stage1_only", "proactive", "shuffled_calls", "mixture")
 QUICK = Experiment(
@@ -56,7 +57,7 @@ def plan(values: Mapping[str, Any]) -> Experiment:
         raise UsageError(
             f"n_composed_without_io {planned.n_composed_without_io}; give at least 1, else nothing is asked that was only read"
         )
-    if worded := [name for name in planned.conditions if _in_words(condition(name))]:
+    if worded := [name for name in planned.conditions if condition(name).uses_words]:
         raise UsageError(f"conditions {', '.join(worded)}: a program that calls others has no description in words; leave them out")
     if not given.train_unread:
         return planned
@@ -66,8 +67,12 @@ def plan(values: Mapping[str, Any]) -> Experiment:
     return replace(planned, budget=replace(planned.budget, new_tokens=tuple(unread(every)["token"])))
 
 
-def _in_words(its: Condition) -> bool:
-    return any(spec.language for spec in its.stages) or any("description" in mode for mode in its.modes)
+def has_read_calls(experiment: Experiment) -> bool:
+    """Returns whether the base model is one of ours whose pretraining held programs that call others."""
+    from pbb_helpers.training.pretrain import settings_of
+
+    folder, _ = find(experiment.model, trust_remote_code=experiment.trust_remote_code)
+    return (folder / "card.json").is_file() and settings_of(folder).mix.calls > 0
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:

@@ -23,7 +23,7 @@ PLANS = {
     "06_io_distribution": "experiments.demonstration_plan:robustness_plan",
     "07_sample_efficiency": "experiments.demonstration_plan:efficiency_plan",
     "08_curricula": "experiments.profiles:curricula",
-    "90_performance": "performance.performance:plan",
+    "90_performance": "performance.performance_plan:plan",
 }
 """Notebook → the function that its first cell calls with its parameters, imported when it is asked for: a command line is quick."""
 

@@ -118,9 +118,10 @@ def beyond_chance(table: pd.DataFrame, what: str, *, chance: str, own: str, grou
     ax.set_yticks(range(len(names)), [label(name) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ticks = np.arange(0, 1.01, 0.2 if most > 0.4 else 0.05 if most > 0.15 else 0.02)
-    ax.set_xlim(0, 1 if most > 0.4 else 1.1 * most)
-    ax.set_xticks(ticks := ticks[ticks <= ax.get_xlim()[1]], [f"{100 * tick:.0f} %" for tick in ticks])
+    end, step = (1.0, 0.2) if most > 0.4 else (1.1 * most, 0.05 if most > 0.15 else 0.02)
+    ticks = np.arange(0, end + 1e-9, step)
+    ax.set_xlim(0, end)
+    ax.set_xticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
     ax.grid(axis="x")
     ax.set_xlabel(f"{what}, {label(group)} programs")
     handles = [Line2D([], [], color=GREY, marker="D", markerfacecolor="white", linestyle="", label=f"by chance: {chance}"),

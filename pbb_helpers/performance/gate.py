@@ -12,9 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pbb_helpers.performance import peers
+from pbb_helpers.performance import peers, tasks
 from pbb_helpers.performance.benchmark import torch_threads
-from pbb_helpers.performance.peers import IGNORED, BareLoop, Compiled, HuggingFace, Ours, Task
+from pbb_helpers.performance.compiled import Compiled
+from pbb_helpers.performance.ours import Ours
+from pbb_helpers.performance.peers import BareLoop, HuggingFace
+from pbb_helpers.performance.tasks import IGNORED, Task
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training.loss import autocast, loss
 from pbb_helpers.training.merged import inputs_as_they_are, merged_forward
@@ -64,7 +67,7 @@ def one_batch(task: Task, further: Sequence[Any] = ()) -> pd.DataFrame:
 
 def _others(task: Task) -> list[Any]:
     """Returns the arms that ours is held to, on its batches in its order."""
-    in_order = [row for batch in task.batches() for row in peers.unpadded(batch)]
+    in_order = [row for batch in task.batches() for row in tasks.unpadded(batch)]
     options: dict[str, Any] = {"train_sampling_strategy": "sequential", "rows": in_order}
     others: list[Any] = [BareLoop(task), HuggingFace(task, "Trainer", trl=False, **options)]
     return others + ([HuggingFace(task, "TRL", trl=True, gradient_checkpointing=False, **options)] if peers.trl_installed() else [])
@@ -91,14 +94,14 @@ def _first_step(task: Task, others: list[Any], loss_tolerance: float, gradient_t
         arm.prepare()
         other = _moved(arm.model).train()
         if isinstance(arm, HuggingFace):
-            inputs = arm.trainer.data_collator(peers.unpadded(batch))
+            inputs = arm.trainer.data_collator(tasks.unpadded(batch))
             its = float(arm.trainer.training_step(other, dict(inputs), num_items_in_batch=inputs["labels"].ne(IGNORED).sum()))
         else:
             with autocast(device, task.dtype):
                 result = (
                     arm.loss(next(arm.batches()))
                     if isinstance(arm, Compiled)
-                    else other(**{name: tensor.to(device) for name, tensor in peers.padded(batch).items()}, use_cache=False).loss
+                    else other(**{name: tensor.to(device) for name, tensor in tasks.padded(batch).items()}, use_cache=False).loss
                 )
             result.backward()
             its = result.item()

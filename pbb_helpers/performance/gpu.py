@@ -18,10 +18,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pbb_helpers.performance import benchmark, performance
+from pbb_helpers.performance import benchmark, gate, measurements, profiling
 from pbb_helpers.performance import performance_findings as findings
-from pbb_helpers.performance.performance import Plan
+from pbb_helpers.performance.performance_plan import Plan, missing, plan_of
 from pbb_helpers.performance.random_models import SHAPES, random_model, too_large
+from pbb_helpers.performance.tasks import Task
+from pbb_helpers.performance.workloads import documents
 from pbb_helpers.programs import UsageError
 from pbb_helpers.provenance import provenance
 
@@ -72,7 +74,7 @@ class Output:
         medians = [benchmark.summary(rows, value, ["suite", "arm"]).set_index(["suite", "arm"])["median"].rename(value) for value in SPEEDS]
         ratios = findings.results(rows)
         ratios.to_csv(self.folder / "results.csv", index=False)
-        said = findings.sentences(ratios, self.profiles, performance.missing(plan), self.agreement)
+        said = findings.sentences(ratios, self.profiles, missing(plan), self.agreement)
         return "\n\n".join([pd.concat(medians, axis=1).to_string(), ratios.to_string(index=False), "\n".join(said)])
 
 
@@ -91,12 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if torch.cuda.device_count() > 1:  # transformers would put its arms on all of them, and ours takes one
             raise UsageError(f"{torch.cuda.device_count()} GPUs are visible; show one: set CUDA_VISIBLE_DEVICES=0")
-        plan, out = performance.plan_of(given.model, "quick", **changes), Output(given.out)
+        plan, out = plan_of(given.model, "quick", **changes), Output(given.out)
         loaded = models.load(plan.model)
     except (UsageError, OSError) as error:
         command.error(str(error))
     (given.out / "machine.json").write_text(json.dumps({"device": out.device, "plan": repr(plan)} | provenance(), indent=1) + "\n")
-    for absent in performance.missing(plan):
+    for absent in missing(plan):
         print(f"not measured: {absent.name}: {absent.why}")
     done = []
     for name, part in _parts(plan, loaded, out, given.only).items():
@@ -112,32 +114,28 @@ def _parts(plan: Plan, loaded: Any, out: Output, only: Sequence[str]) -> dict[st
     """Returns what is to be done, in its order: of the parts those in `only`, each shape after a gate of its own."""
     shapes = [name for name in plan.shapes if not too_large(name)]
 
-    def gate() -> None:
-        from pbb_helpers.performance.gate import gate, one_batch
-        from pbb_helpers.performance.peers import Task
-
-        out.write("gate", gate(Task(loaded, performance.documents(plan, min(plan.steps, 4)))).to_dict("records"))
-        large = Task(random_model(plan.large, loaded), performance.documents(plan, 1))
-        out.write("gate", one_batch(large).to_dict("records"))
+    def both_models() -> None:
+        out.write("gate", gate.gate(Task(loaded, documents(plan, min(plan.steps, 4)))).to_dict("records"))
+        out.write("gate", gate.one_batch(Task(random_model(plan.large, loaded), documents(plan, 1))).to_dict("records"))
 
     def gate_of(name: str) -> None:
-        out.write("gate", performance.shape_gate(plan, name, loaded).to_dict("records"))
+        out.write("gate", measurements.shape_gate(plan, name, loaded).to_dict("records"))
 
     def evaluation() -> None:
-        out.agreement = performance.evaluation(plan, loaded, out.row)[1]
+        out.agreement = measurements.evaluation(plan, loaded, out.row)[1]
 
     measured: dict[str, Callable[[], Any]] = {}
     for name in shapes:
         measured |= {f"gate, {name}": functools.partial(gate_of, name)} if {"gate", "shapes"} & set(only) else {}
-        measured[f"shapes, {name}"] = functools.partial(performance.shape, plan, name, loaded, out.row)
+        measured[f"shapes, {name}"] = functools.partial(measurements.shape, plan, name, loaded, out.row)
     measured |= {
-        "seeds": lambda: performance.seeds(plan, loaded, out.row),
-        **{f"profiles, {name}": lambda name=name: out.profile(performance.profiled_shape(plan, name, loaded)) for name in shapes},  # type: ignore[misc]
-        "profiles, seeds": lambda: out.profile(performance.profiled_stack(plan, loaded)),
-        "training": lambda: performance.training(plan, loaded, out.row),
+        "seeds": lambda: measurements.seeds(plan, loaded, out.row),
+        **{f"profiles, {name}": lambda name=name: out.profile(profiling.profiled_shape(plan, name, loaded)) for name in shapes},  # type: ignore[misc]
+        "profiles, seeds": lambda: out.profile(profiling.profiled_stack(plan, loaded)),
+        "training": lambda: measurements.training(plan, loaded, out.row),
         "evaluation": evaluation,
     }
-    return {"gate": gate} | {name: part for name, part in measured.items() if name.split(",")[0] in (*only, "gate")}
+    return {"gate": both_models} | {name: part for name, part in measured.items() if name.split(",")[0] in (*only, "gate")}
 
 
 def _done(name: str, part: Callable[[], Any]) -> bool:

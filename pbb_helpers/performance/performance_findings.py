@@ -223,7 +223,7 @@ def compilation(rows: pd.DataFrame, batch_size: int) -> list[str]:
     """Returns what compiling took and after how many steps it is paid back, by the medians of suite "large"; nothing without such an arm.
 
     Args:
-        rows: Of `performance.large`.
+        rows: Of `measurements.large`.
         batch_size: Documents of a step.
     """
     compiling = rows[rows["phase"] == "compile"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from pbb_helpers.processes import release_memory
 from pbb_helpers.training import models, pretrain
 from pbb_helpers.training.models import LoadedModel
 from pbb_helpers.training.recipes import PretrainSettings
@@ -105,3 +107,11 @@ def _build(name: str, tokenizer: Any, device: torch.device) -> Any:
 
 def _key(shape: Any) -> str:
     return hashlib.sha256(repr(shape).encode()).hexdigest()
+
+
+def free() -> None:
+    """Gives back the memory of a model that nothing holds any more."""
+    gc.collect()
+    release_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -237,19 +237,14 @@ class Store:
     def load_rows(self, key: str, evaluation_key: str) -> list[dict] | None:
         """Returns the rows, or None where there are none or the file is damaged (then it is set aside)."""
         folder = self._rows(key, evaluation_key)
-        if not folder.is_dir() and list(folder.parent.glob(f".{folder.name}.*.old.tmp")):
-            with self.locked(key):  # a process that replaces them is waited for, what one left that was killed in between goes back
-                pass
-        if not folder.is_dir():
+        if folder.is_dir() and self.damage(folder) is None:
+            return self._read_rows(folder)
+        if not folder.is_dir() and not list(folder.parent.glob(f".{folder.name}.*.old.tmp")):
             return None
-        if self.damage(folder) is not None:
-            with self.locked(key):  # another process may just have been putting them in their place
-                damage = self.damage(folder)
-                if damage is not None and folder.is_dir():
-                    set_aside(folder, f"{damage.path.name} {damage.why}", rebuilt="it is evaluated again")
-                if damage is not None:
-                    return None
-        return self._read_rows(folder)
+        with self.locked(key):  # who is replacing them is waited for; what one left that was killed in between goes back
+            if folder.is_dir() and (damage := self.damage(folder)):
+                set_aside(folder, f"{damage.path.name} {damage.why}", rebuilt="it is evaluated again")
+            return self._read_rows(folder) if folder.is_dir() else None
 
     def _read_rows(self, folder: Path) -> list[dict]:
         # Not splitlines(): what a model wrote may hold other characters that it takes for the end of a line.
