@@ -72,6 +72,21 @@ def test_an_answer_is_held_against_programs_of_its_own_seed_and_group_alone() ->
     assert beyond_chance.right(some[some["mode"] == "recall"], PROGRAMS).empty
 
 
+def test_answers_for_another_program_are_right_where_they_are_judged_by_that_one() -> None:
+    """An arm whose names have another program's source: at chance for its own program, far beyond it for the one that it read."""
+    read = {(seed, f"f{i}"): PROGRAMS[seed, f"f{(i + 1) % 40}"] for seed, name in PROGRAMS for i in [int(name[1:])]}
+    answers = pd.concat(
+        [rows(lambda f, x: str(PROGRAMS[0, f"f{(int(f.name[1:]) + 1) % 40}"].run(x))), rows(lambda f, x: None).assign(mode="cot")]
+    )
+    own, as_read = (beyond_chance.right(beyond_chance.judged_by(answers, some), some).set_index("mode") for some in (PROGRAMS, read))
+    assert own.loc["direct", "share"] == 0.0 and own.loc["direct", "excess"] == pytest.approx(-1 / 39, abs=0.06), (
+        "each is some other program's"
+    )
+    assert as_read.loc["direct", "share"] == 1.0 and as_read.loc["direct", "low"] > 0.9
+    assert as_read.loc["cot", "share"] == 0.0 == as_read.loc["cot", "chance"], "an answer that is none is right for no program"
+    pd.testing.assert_frame_equal(beyond_chance.judged_by(answers, PROGRAMS), answers)
+
+
 def test_claims_and_figure() -> None:
     known, guessed = rows(lambda f, x: str(f.run(x))), rows(lambda f, x: str(x % 2), "stage1_only")
     table = beyond_chance.right(pd.concat([known, guessed]), PROGRAMS)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pbb_helpers.analysis import traces
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.conditions import CONDITIONS, condition
 from pbb_helpers.data.datasets import Dataset, draw_dataset, generator
@@ -28,6 +29,7 @@ from pbb_helpers.data.documents import (
     source_document,
 )
 from pbb_helpers.data.leaks import LeakError, leak_check
+from pbb_helpers.data.plan import QUICK, small
 from pbb_helpers.data.settings import TrainSettings
 from pbb_helpers.data.specs import StageSpec, without_io_sources
 from pbb_helpers.data.stages import build_stage, compose
@@ -240,6 +242,33 @@ def test_shuffled_source_differs_from_proactive_in_the_sources_alone():
     true = {p.name: p.source for p in dataset().without_io}
     given = {e.program: e.completion for e in shuffled if e.group == "without_io"}
     assert given.keys() == true.keys() and all(given[name] != true[name] for name in true)
+
+
+def test_a_mixture_of_shuffled_sources_differs_from_the_mixture_in_these_alone():
+    """The same documents in the same order, and under each name the source that it has in `shuffled_source`."""
+    mixture, shuffled = built("mixture", 0)[0], built("shuffled_mixture", 0)[0]
+    assert mixture.settings == shuffled.settings and len(mixture.examples) == len(shuffled.examples)
+    for one, other in zip(mixture.examples, shuffled.examples, strict=True):
+        if one.group != "without_io":
+            assert one == other
+        else:  # the same body, under another name
+            assert one.program != other.program and one.completion.split("\n")[1:] == other.completion.split("\n")[1:]
+    given = {e.program: e.completion for e in shuffled.examples if e.group == "without_io"}
+    assert given == {e.program: e.completion for e in built("shuffled_source", 1)[0].examples if e.group == "without_io"}
+    assert [name for name in CONDITIONS if condition(name).shuffled] == ["shuffled_source", "shuffled_mixture"]
+
+
+def test_what_was_read_under_a_name_is_what_the_stage_holds():
+    plan = small(replace(QUICK, seeds=(0, 3)))
+    read, own = traces.programs_of(plan, shuffled=True), traces.programs_of(plan)
+    assert read.keys() == own.keys()
+    for seed in plan.seeds:
+        data = plan.dataset(seed)
+        stage = build_stage(condition("shuffled_source").stages[1], data, plan.budget)
+        for e in stage.examples:
+            if e.group == "without_io":
+                assert read[seed, e.program].source == e.completion.rstrip() != own[seed, e.program].source
+        assert all(read[seed, p.name] is own[seed, p.name] or read[seed, p.name] == own[seed, p.name] for p in data.with_io)
 
 
 @settings(max_examples=60, deadline=None)

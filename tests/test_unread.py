@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,10 @@ from pbb_helpers.data.plan import small
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.experiments import composition_plan, profiles, unread
 from pbb_helpers.programs import UsageError
-from pbb_helpers.training import models
-from pbb_helpers.training.model_files import find
+from pbb_helpers.training import models, pretrain
+from pbb_helpers.training.model_files import SHIPPED, find
 from pbb_helpers.training.pretrain import tokenizer_of
+from pbb_helpers.training.recipes import LADDER
 from pbb_helpers.training.store import Store
 from pbb_helpers.training.train import train_stage
 
@@ -36,6 +38,41 @@ def test_they_come_in_the_order_of_the_vocabulary() -> None:
     tokenizer = tokenizer_of(find("pbb-xs")[0])
     ids = [tokenizer.encode(text) for text in unread.unread(COMPOSITIONS)["token"]]
     assert ids == sorted(ids) and all(len(each) == 1 for each in ids)
+
+
+def test_the_card_says_what_no_document_held(tmp_path) -> None:
+    """Counted here over the very documents that the training goes through, in the order of their making."""
+    settings = replace(LADDER["pbb-xs"], steps=20, batch_size=4, questions=4, evaluate_every=20, warmup=2, compile=False)
+    folder = pretrain.pretrain(settings, tmp_path / "some", log=lambda _: None)
+    trained = [batch for index in (0, 1) for batch in pretrain.window_of_rows(folder, settings, index)][:20]
+    held = {token for batch in trained for ids, _ in batch for token in ids}
+    tokenizer = tokenizer_of(folder)
+    never = json.loads((folder / "card.json").read_text())["never_read"]
+    assert never == sorted(set(range(len(tokenizer))) - held - set(tokenizer.get_added_vocab().values())) and never
+    assert len(pretrain.never_read(folder, replace(settings, steps=16))) > len(never), "what the last steps held was counted"
+
+
+def test_a_card_of_an_older_version_is_no_obstacle(tmp_path) -> None:
+    """Then the documents are made again: here a few of them, by a card that says so."""
+    old, new = tmp_path / "old", find("pbb-xs")[0]
+    shutil.copytree(new, old)
+    card = json.loads((new / "card.json").read_text())
+    del card["never_read"]
+    card["settings"]["steps"] = 64
+    (old / "card.json").write_text(json.dumps(card))
+    some = replace(COMPOSITIONS, model=str(old))
+    assert set(unread.unread(some)["token"]) >= set(unread.unread(COMPOSITIONS)["token"])
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SHIPPED.iterdir() if (path / "card.json").is_file()))
+def test_what_a_shipped_card_calls_never_read_stands_in_no_document(name) -> None:
+    """A sample of its documents, the first and the last window: all of them are gone through where the card is made."""
+    folder = SHIPPED / name
+    never = set(json.loads((folder / "card.json").read_text())["never_read"])
+    settings = pretrain.settings_of(folder)
+    for index in (0, settings.steps // pretrain.WINDOW - 1):
+        assert not any(never.intersection(ids) for batch in pretrain.window_of_rows(folder, settings, index) for ids, _ in batch)
+    assert len(never) < len(tokenizer_of(folder)) / 2
 
 
 def test_of_a_model_of_others_nothing_is_said(shipped_like) -> None:

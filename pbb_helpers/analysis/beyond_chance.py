@@ -52,6 +52,12 @@ def right(
     return table(pd.concat(judged, ignore_index=True) if judged else asked.assign(same=[], chance=[]), by, n_boot=n_boot, seed=seed)
 
 
+def judged_by(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
+    """Returns the answers with `correct` as the program of `programs` has it: of an arm whose names have another's source, by what it read."""
+    asked = rows[["seed", "program", "input", "answer"]].itertuples(index=False, name=None)
+    return rows.assign(correct=[answer == str(programs[seed, name].run(from_cell(x))) for seed, name, x, answer in asked])
+
+
 def table(judged: pd.DataFrame, by: Sequence[str], *, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Returns shares beside those by chance.
 

@@ -17,6 +17,7 @@ from pbb_helpers.analysis.intervals import wilson
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.analysis.statistics import begins_with
 from pbb_helpers.data.plan import Experiment
+from pbb_helpers.data.specs import StageSpec, without_io_sources
 from pbb_helpers.families.line_steps import is_step, render_step
 from pbb_helpers.programs import Program, Step, UsageError, family_of, from_cell
 
@@ -85,10 +86,11 @@ def _expected(step: Step) -> tuple[str, list[str]]:
     return (f"{re.escape(target)} = " if target else "") + filled + tail, values
 
 
-def programs_of(experiment: Experiment) -> dict[tuple[int, str], Program]:
-    """Returns every program of an experiment by seed and name."""
+def programs_of(experiment: Experiment, *, shuffled: bool = False) -> dict[tuple[int, str], Program]:
+    """Returns every program of an experiment by seed and name; with `shuffled` a w/o IO name has the program whose source the shuffled arms read under it."""
+    spec = StageSpec("stage2", shuffled=shuffled)
     datasets = {seed: experiment.dataset(seed) for seed in experiment.seeds}
-    return {(seed, program.name): program for seed, data in datasets.items() for program in data.with_io + data.without_io}
+    return {(seed, program.name): program for seed, data in datasets.items() for program in data.with_io + without_io_sources(spec, data)}
 
 
 def first_errors(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:

@@ -41,6 +41,11 @@ class Condition:
         return any(spec.language for spec in self.stages) or any("description" in mode for mode in self.modes)
 
     @property
+    def shuffled(self) -> bool:
+        """Whether the w/o IO names have the source of another program than the one that they are asked about."""
+        return any(part.shuffled for spec in self.stages for part in (spec, *spec.mix))
+
+    @property
     def templates(self) -> int:
         """The number of pointer templates that it is asked in: those that it was trained on."""
         return min((spec.templates for spec in self.stages), default=N_TEMPLATES)
@@ -66,6 +71,8 @@ CONDITIONS = {
                   (STAGE1, replace(STAGE2, shuffled_calls=True))),
         Condition("mixture", "The documents of both stages of proactive, shuffled into one: do the stages matter?", "arXiv 2506.18777v2, mixture",
                   (MIXTURE,)),
+        Condition("shuffled_mixture", "As mixture, but each w/o IO name is given the source of another: is it the content?", "a control of ours",
+                  (replace(MIXTURE, mix=(STAGE1, replace(STAGE2, shuffled=True))),)),
         Condition("retroactive_sft", "The documents of proactive in the other order: all sources first, then all answers.", "arXiv 2506.18777v2, Retroactive with SFT",
                   rearranged("sources first", 0.0, ("sources", "answers"), (STAGE1, STAGE2))),
         Condition("no_exposure_sft", "As retroactive, with sources of w/ IO programs in place of the w/o IO ones: is it the answers alone?", "asked for by reviewers of arXiv 2506.18777",

@@ -9,21 +9,17 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.stages import build_stage
-from pbb_helpers.training.model_files import find
-
-WINDOWS = 4
-"""Of the pretraining's documents, those that are looked through: `pretrain.WINDOW` steps each."""
+from pbb_helpers.training.model_files import find, read_json
 
 
 def unread(experiment: Experiment) -> pd.DataFrame:
-    """Returns the tokens of the completions, but for names, that occur in none of the first documents of the model's pretraining.
+    """Returns the tokens of the completions, but for names, that stand in no document of the model's pretraining.
 
     Args:
         experiment: The documents of its first seed are looked through, of every stage.
@@ -33,27 +29,26 @@ def unread(experiment: Experiment) -> pd.DataFrame:
         that no process and no other arm changes it; empty for a model that we did not make.
     """
     from pbb_helpers.training.models import token_counter
+    from pbb_helpers.training.pretrain import tokenizer_of
 
     folder, _ = find(experiment.model, trust_remote_code=experiment.trust_remote_code)
     counts = Counter[int]()
     if not (folder / "card.json").is_file():
         return pd.DataFrame(columns=["token", "documents"])
-    tokenizer, read = _read(folder)
+    tokenizer, never = tokenizer_of(folder), _never_read(folder)
     dataset, count = experiment.dataset(experiment.seeds[0]), token_counter(tokenizer)
     specs = {spec for name in experiment.conditions for spec in condition(name).stages}
     stages = [build_stage(spec, dataset, experiment.budget, count) for spec in specs]
     completions = {example.completion for stage in stages for example in stage.examples}
     for ids in tokenizer(list(completions))["input_ids"]:
-        counts.update(set(ids) - read)
+        counts.update(never.intersection(ids))
     return pd.DataFrame([(tokenizer.decode([token]), counts[token]) for token in sorted(counts)], columns=["token", "documents"])
 
 
 @functools.cache
-def _read(folder: Path) -> tuple[Any, frozenset[int]]:
-    """Returns the tokenizer of a model of ours, and the tokens that it read: those of its first documents, and the names."""
-    from pbb_helpers.training.pretrain import settings_of, tokenizer_of, window_of_rows
+def _never_read(folder: Path) -> frozenset[int]:
+    """Returns what the card says was never read; of a model made before cards said so, its documents are made again."""
+    from pbb_helpers.training.pretrain import never_read, settings_of
 
-    settings, tokenizer = settings_of(folder), tokenizer_of(folder)
-    windows = [window_of_rows(folder, settings, index) for index in range(WINDOWS)]
-    found = {token for window in windows for batch in window for ids, _ in batch for token in ids}
-    return tokenizer, frozenset(found | set(tokenizer.get_added_vocab().values()))
+    known = read_json(folder / "card.json").get("never_read")
+    return frozenset(never_read(folder, settings_of(folder)) if known is None else known)

@@ -79,6 +79,19 @@ def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list
     return [cut[i] for i in order]
 
 
+def never_read(folder: Path, settings: PretrainSettings) -> list[int]:
+    """Returns the tokens of the vocabulary, but for the names, that stand in no document of a pretraining: their embeddings are as chance made them.
+
+    Every document is made again for it, which takes minutes for the shipped models; `pretrain` writes the answer into the card.
+    """
+    tokenizer = tokenizer_of(folder)
+    left = set(range(len(tokenizer))) - set(tokenizer.get_added_vocab().values())
+    for index in range(math.ceil(settings.steps / WINDOW)):
+        for batch in window_of_rows(folder, settings, index)[: settings.steps - index * WINDOW]:
+            left.difference_update(*(ids for ids, _ in batch))
+    return sorted(left)
+
+
 def settings_of(folder: Path) -> PretrainSettings:
     """Returns the settings that a model of ours was made with, from its card; what the card does not know has its default."""
     card = read_json(folder / "card.json")["settings"]
@@ -371,6 +384,7 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
             "hardware": f"{provenance.hardware_line(provenance.hardware())}, {settings.threads} thread{'s' if settings.threads > 1 else ''}",
             "in_context": {mode: accuracy for mode, accuracy in last.items() if mode not in ("step", "tokens", "loss")},
             "in_context_n": settings.questions,
+            "never_read": never_read(folder, settings),
             "settings": asdict(settings),
             "curve": state["curve"],
         }
