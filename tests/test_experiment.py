@@ -265,15 +265,17 @@ def test_killed_at_many_writes_and_run_again(plan, whole, tmp_path):
     assert text(in_order(rows, some)) == text(every[every["condition"].isin(some.conditions) & (every["seed"] == 0)])
 
 
-def test_stacked_seeds_give_the_rows_of_seeds_alone_and_resume_to_the_same_bits(plan, whole, tmp_path):
+def test_stacked_seeds_give_the_rows_of_seeds_alone_in_their_order_and_resume_to_the_same_bits(plan, whole, tmp_path):
     some = replace(plan, conditions=("source_only", "proactive"))
     stacked = run(some, tmp_path / "whole", processes=1, stack=True)
-    rows, metrics = (table[table["condition"].isin(some.conditions)] for table in (whole[0].rows, whole[0].metrics))
-    assert text(stacked.rows.drop(columns="run")) == text(rows.drop(columns="run"))
+    one_order = {name: replace(getattr(some.budget, name), order_seed=0) for name in ("stage1", "stage2")}
+    alone = run(replace(some, budget=replace(some.budget, **one_order)), tmp_path / "alone", processes=1)
+    assert text(stacked.rows.drop(columns="run")) == text(alone.rows.drop(columns="run"))
     by = ["condition", "seed", "stage", "step"]
-    losses = [table.set_index(by)["loss"].sort_index() for table in (stacked.metrics, metrics)]
+    losses = [table.set_index(by)["loss"].sort_index() for table in (stacked.metrics, alone.metrics)]
     pd.testing.assert_series_equal(*losses, rtol=1e-5)
-    assert not set(stacked.rows["run"]) & set(rows["run"]), "kept apart in the store"
+    runs = [set(rows["run"]) for rows in (stacked.rows, alone.rows, whole[0].rows)]
+    assert not (runs[0] & (runs[1] | runs[2]) or runs[1] & runs[2]), "kept apart in the store"
 
     killed = tmp_path / "killed"
     codes = faults.python(FORKS, repr(some), killed, "stack").split()

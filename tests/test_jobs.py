@@ -71,6 +71,16 @@ def test_seeds_that_cannot_be_stacked_are_trained_one_by_one(plan, tmp_path):
         assert {which[0] for which, *_, line, _ in told if line} == {0, 2}, "each is told under its own seed"
 
 
+def test_seeds_in_a_stack_have_one_order_and_a_seed_alone_its_own(plan, tmp_path):
+    some = replace(plan, conditions=("source_only",), seeds=(0, 1))
+    for stack, orders in ((True, {0}), (False, {None})):
+        store = Store(tmp_path / str(stack))
+        for job in jobs(some, stack=stack):
+            run_job(job, store.root)
+        configs = [json.loads(path.read_text()) for path in store.root.glob("*/config.json")]
+        assert len(configs) == 2 and {config["settings"]["order_seed"] for config in configs} == orders
+
+
 def test_a_diverged_seed_is_named(plan, tmp_path, monkeypatch):
     some = replace(plan, conditions=("source_only",), seeds=(5, 7))
     lost, real = build_stage(condition("source_only").stages[0], some.dataset(7), some.budget, len).settings.seed, Training.record

@@ -18,11 +18,11 @@ from pbb_helpers.data.documents import Example
 from pbb_helpers.data.settings import Stage, TrainSettings
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training import models
-from pbb_helpers.training.batches import collate
+from pbb_helpers.training.batches import batches, collate, side_by_side
 from pbb_helpers.training.loss import loss
 from pbb_helpers.training.stacked import NotStackable, train_stages
 from pbb_helpers.training.store import Store
-from pbb_helpers.training.train import Diverged, Training, load_stage, train_stage
+from pbb_helpers.training.train import WINDOW, Diverged, Training, load_stage, order_generator, train_stage
 
 NAMES = ("zibble", "quorn", "florp", "mantix", "drebbo", "wexil")
 SETTINGS = TrainSettings(rank=4, alpha=8, batch_size=4, lr=1e-2, dtype="float32", weight_decay=0.1, checkpoint_every=3, log_every=1)
@@ -123,6 +123,31 @@ def test_a_finished_stack_is_not_trained_again_and_another_stack_is_another_resu
     assert train_stages(tiny_llama, STAGES, store=store, on_progress=lambda *_: pytest.fail("trained again")) == keys
     fewer = train_stages(tiny_llama, STAGES[:2], store=store)
     assert not set(fewer) & set(keys) and not list(store.root.glob("*/checkpoint-*"))
+
+
+def test_in_one_order_batches_of_like_length_meet(tiny_llama, store):
+    """What a step is made of hangs on the order alone: in one, short batches stand beside short ones, and each equals itself alone."""
+    window = {"batch_size": 4, "lr": 1e-3}
+    rows = [[example(name, x, kind) for x in range(8) for name in NAMES[:4] for kind in ("direct", "source")] for _ in range(3)]
+    widths = {}
+    for order in (None, 0):
+        stages = []
+        for seed, examples in enumerate(rows):
+            shuffled = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
+            changed = replace(SETTINGS, seed=seed, order_seed=order, **window)
+            stages.append(Stage("stage1", tuple(examples[i] for i in shuffled), changed, NAMES))
+        encoded = [[models.encode(tiny_llama.tokenizer, e) for e in s.examples] for s in stages]
+        each = [batches(rows, 4, WINDOW, order_generator(s.settings)) for rows, s in zip(encoded, stages, strict=True)]
+        steps = list(zip(*each, strict=True))
+        widths[order] = sum(side_by_side(step).input_ids.numel() for step in steps)
+        alone = sum(batch.input_ids.numel() for step in steps for batch in step)
+        assert widths[order] >= alone
+    assert widths[0] < 1.1 * alone < widths[None]
+    keys = train_stages(tiny_llama, stages, store=store)
+    for s, key in zip(stages, keys, strict=True):
+        require_same_training(store, train_stage(tiny_llama, s, store=store), key)
+    with pytest.raises(NotStackable, match="order_seed"):
+        train_stages(tiny_llama, [stages[0], replace(stages[1], settings=replace(stages[1].settings, order_seed=1))], store=store)
 
 
 # --- each on its own ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import faults
@@ -24,7 +24,7 @@ from pbb_helpers import disk
 from pbb_helpers.data.documents import Example
 from pbb_helpers.data.settings import Stage, TrainSettings
 from pbb_helpers.programs import UsageError
-from pbb_helpers.training.store import Store, digest, set_aside
+from pbb_helpers.training.store import FORMAT, Store, digest, set_aside
 
 EXAMPLE = Example("direct", "with_io", "zibble", "zibble(5)\n", "8", 5, "8", 1)
 OTHER = replace(EXAMPLE, prompt="zibble(6)\n", completion="9", input=6, answer="9")
@@ -72,6 +72,14 @@ def test_key_changes_with_parent_and_dtype(store):
 def test_key_does_not_change_with_what_changes_no_result(store, changed):
     stage = replace(STAGE, settings=replace(STAGE.settings, **changed))
     assert store.stage_key("base", STAGE, "float32") == store.stage_key("base", stage, "float32")
+
+
+def test_a_setting_that_came_later_changes_no_key_where_it_is_not_given(store):
+    """Trainings of months stand under the keys that they had before."""
+    known = {k: v for k, v in asdict(STAGE.settings).items() if k not in ("checkpoint_every", "log_every", "dtype", "order_seed")}
+    assert store.stage_key("base", STAGE, "float32") == digest(FORMAT, "base", "float32", known, STAGE.names, *STAGE.examples)
+    ordered = replace(STAGE, settings=replace(STAGE.settings, order_seed=STAGE.settings.seed))
+    assert store.stage_key("base", STAGE, "float32") != store.stage_key("base", ordered, "float32")
 
 
 def test_key_does_not_change_with_the_name_of_the_stage(store):

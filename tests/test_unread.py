@@ -40,39 +40,46 @@ def test_they_come_in_the_order_of_the_vocabulary() -> None:
     assert ids == sorted(ids) and all(len(each) == 1 for each in ids)
 
 
-def test_the_card_says_what_no_document_held(tmp_path) -> None:
-    """Counted here over the very documents that the training goes through, in the order of their making."""
+def test_the_card_says_what_the_documents_held(tmp_path) -> None:
+    """Counted here over the very batches that are trained: a last window that is left early is not read to its end."""
     settings = replace(LADDER["pbb-xs"], steps=20, batch_size=4, questions=4, evaluate_every=20, warmup=2, compile=False)
     folder = pretrain.pretrain(settings, tmp_path / "some", log=lambda _: None)
     trained = [batch for index in (0, 1) for batch in pretrain.window_of_rows(folder, settings, index)][:20]
     held = {token for batch in trained for ids, _ in batch for token in ids}
-    tokenizer = tokenizer_of(folder)
-    never = json.loads((folder / "card.json").read_text())["never_read"]
-    assert never == sorted(set(range(len(tokenizer))) - held - set(tokenizer.get_added_vocab().values())) and never
-    assert len(pretrain.never_read(folder, replace(settings, steps=16))) > len(never), "what the last steps held was counted"
+    read = json.loads((folder / "card.json").read_text())["tokens_read"]
+    assert read == sorted(held - set(tokenizer_of(folder).get_added_vocab().values()))
+    assert (
+        set(pretrain.tokens_read(folder, replace(settings, steps=16)))
+        < set(read)
+        < set(pretrain.tokens_read(folder, replace(settings, steps=64)))
+    )
 
 
-def test_a_card_of_an_older_version_is_no_obstacle(tmp_path) -> None:
-    """Then the documents are made again: here a few of them, by a card that says so."""
-    old, new = tmp_path / "old", find("pbb-xs")[0]
-    shutil.copytree(new, old)
-    card = json.loads((new / "card.json").read_text())
-    del card["never_read"]
-    card["settings"]["steps"] = 64
+def test_of_a_card_that_does_not_say_it_the_first_documents_are_read(tmp_path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(find("pbb-xs")[0], old)
+    card = json.loads((old / "card.json").read_text())
+    del card["tokens_read"]
     (old / "card.json").write_text(json.dumps(card))
-    some = replace(COMPOSITIONS, model=str(old))
-    assert set(unread.unread(some)["token"]) >= set(unread.unread(COMPOSITIONS)["token"])
+    some, whole = (set(unread.unread(each)["token"]) for each in (replace(COMPOSITIONS, model=str(old)), COMPOSITIONS))
+    assert some >= whole, "fewer documents hold no more tokens"
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in SHIPPED.iterdir() if (path / "card.json").is_file()))
-def test_what_a_shipped_card_calls_never_read_stands_in_no_document(name) -> None:
-    """A sample of its documents, the first and the last window: all of them are gone through where the card is made."""
+SAID = [path.parent.name for path in sorted(SHIPPED.glob("*/card.json")) if "tokens_read" in json.loads(path.read_text())]
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_shipped_cards_leave_nothing_out_that_was_read(name) -> None:
+    """In a sample, the first and the last window; all documents are gone through where a card is made."""
     folder = SHIPPED / name
-    never = set(json.loads((folder / "card.json").read_text())["never_read"])
+    read = set(json.loads((folder / "card.json").read_text())["tokens_read"]) | set(tokenizer_of(folder).get_added_vocab().values())
     settings = pretrain.settings_of(folder)
     for index in (0, settings.steps // pretrain.WINDOW - 1):
-        assert not any(never.intersection(ids) for batch in pretrain.window_of_rows(folder, settings, index) for ids, _ in batch)
-    assert len(never) < len(tokenizer_of(folder)) / 2
+        assert all(read.issuperset(ids) for batch in pretrain.window_of_rows(folder, settings, index) for ids, _ in batch)
+
+
+def test_the_cards_of_the_ladder_say_it() -> None:
+    assert {"pbb-xs", "pbb-s", "pbb-m", "pbb-l", "pbb-xl"} <= set(SAID)
 
 
 def test_of_a_model_of_others_nothing_is_said(shipped_like) -> None:

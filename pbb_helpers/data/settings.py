@@ -27,6 +27,8 @@ class TrainSettings:
         clip: Largest norm of the gradient; 0 for no limit.
         dtype: "auto", "float32" or "bfloat16": of the arithmetic; the weights that are trained are float32.
         seed: Of the adapters' initial values, the order within windows, and dropout.
+        order_seed: Of the order within windows, in place of `seed`. Where it is the same for several stages, the batches of each of their steps
+            are about as long as each other's, so that a stack of them pads little (`stacked.train_stages`).
         max_length: Longest document in tokens; a longer one is an error, never cut.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
@@ -48,6 +50,7 @@ class TrainSettings:
     max_length: int = 1024
     checkpoint_every: int = 200
     log_every: int = 20
+    order_seed: int | None = None
 
     def __post_init__(self) -> None:
         for name, valid in (

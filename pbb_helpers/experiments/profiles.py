@@ -34,20 +34,17 @@ FULL = Experiment(
 )
 PROFILES = {"smoke": small(replace(QUICK, seeds=(0,))), "quick": QUICK, "full": FULL}
 GIVEN = ("proactive_named", "mixture_named")
-CURRICULA = (
-    "in_context", "proactive", "mixture", "shuffled_mixture", "retroactive_sft", "no_exposure_sft", "early(0.25)", "early(0.5)", "early(0.75)", "replay(0)",
-    "stage2(2)", "rate2(2)", *GIVEN,
-)  # fmt: skip
+CURRICULA = ("in_context", "proactive", "mixture", "retroactive_sft", "early(0.75)", "replay(0)", "stage2(2)", "rate2(2)", *GIVEN)
 ALL_CURRICULA = (
-    *CURRICULA[:6], "source_only", "early(0.25)", "early(0.5)", "early(0.75)", "early(1)", "replay(0)", "replay(0.3)", "stage2(0.5)", "stage2(2)",
-    "rate2(0.5)", "rate2(2)", "templates(1)", "templates(5)", *GIVEN,
+    *CURRICULA[:3], "shuffled_mixture", "retroactive_sft", "no_exposure_sft", "source_only", "early(0.25)", "early(0.5)", "early(0.75)", "early(1)", "replay(0)",
+    "replay(0.3)", "stage2(0.5)", "stage2(2)", "rate2(0.5)", "rate2(2)", "templates(1)", "templates(5)", *GIVEN,
 )  # fmt: skip
 CURRICULA_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=CURRICULA),
     "quick": replace(QUICK, conditions=CURRICULA, seeds=FULL.seeds),
     "full": replace(FULL, conditions=ALL_CURRICULA),
 }
-SIZES = ("in_context", "proactive", "mixture", "shuffled_mixture", *GIVEN)
+SIZES = ("in_context", "proactive", "mixture", *GIVEN)
 SIZES_PROFILES = {
     "smoke": replace(PROFILES["smoke"], conditions=SIZES),
     "quick": replace(QUICK, conditions=SIZES, seeds=FULL.seeds),

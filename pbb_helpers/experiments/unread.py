@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +18,13 @@ from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.training.model_files import find, read_json
 
+WINDOWS = 4
+"""Of the pretraining of a model whose card doesn't say what it read, the documents that are looked through: `pretrain.WINDOW` steps each."""
+
 
 def unread(experiment: Experiment) -> pd.DataFrame:
-    """Returns the tokens of the completions, but for names, that stand in no document of the model's pretraining.
+    """Returns the tokens of the completions, but for names, that stand in no document of the model's pretraining; where its card
+    does not say what stands there, in none of the first.
 
     Args:
         experiment: The documents of its first seed are looked through, of every stage.
@@ -35,20 +40,24 @@ def unread(experiment: Experiment) -> pd.DataFrame:
     counts = Counter[int]()
     if not (folder / "card.json").is_file():
         return pd.DataFrame(columns=["token", "documents"])
-    tokenizer, never = tokenizer_of(folder), _never_read(folder)
+    tokenizer, read = tokenizer_of(folder), _read(folder)
     dataset, count = experiment.dataset(experiment.seeds[0]), token_counter(tokenizer)
     specs = {spec for name in experiment.conditions for spec in condition(name).stages}
     stages = [build_stage(spec, dataset, experiment.budget, count) for spec in specs]
     completions = {example.completion for stage in stages for example in stage.examples}
     for ids in tokenizer(list(completions))["input_ids"]:
-        counts.update(never.intersection(ids))
+        counts.update(set(ids) - read)
     return pd.DataFrame([(tokenizer.decode([token]), counts[token]) for token in sorted(counts)], columns=["token", "documents"])
 
 
 @functools.cache
-def _never_read(folder: Path) -> frozenset[int]:
-    """Returns what the card says was never read; of a model made before cards said so, its documents are made again."""
-    from pbb_helpers.training.pretrain import never_read, settings_of
+def _read(folder: Path) -> frozenset[int]:
+    """Returns the tokens that a model of ours read, as its card says, or else those of its first documents; and the names."""
+    from pbb_helpers.training.pretrain import WINDOW, settings_of, tokenizer_of, tokens_read
 
-    known = read_json(folder / "card.json").get("never_read")
-    return frozenset(never_read(folder, settings_of(folder)) if known is None else known)
+    names = tokenizer_of(folder).get_added_vocab().values()
+    known = read_json(folder / "card.json").get("tokens_read")
+    if known is None:
+        settings = settings_of(folder)
+        known = tokens_read(folder, replace(settings, steps=min(settings.steps, WINDOWS * WINDOW)))
+    return frozenset([*known, *names])

@@ -21,12 +21,12 @@ from pbb_helpers.training.train import fresh
 
 MODES = ("direct", "cot", "recall")
 HOW = {
-    "ours": "`evaluate.complete`: sorted by length; rows that are done leave the batch and its cache; the model's attention (eager on a CPU, SDPA elsewhere); no mask where a batch has no padding",
-    "plain generate, eager": "`model.generate`: batches in the order of the questions, each until its last row is done; eager attention",
+    "ours": "`evaluate.complete`, 256 rows together: sorted by length; rows that are done leave the batch and its cache; the model's attention (eager on a CPU, SDPA elsewhere); no mask where a batch has no padding",
+    "plain generate, eager": "`model.generate`, 128 rows together, at which it is fastest (64, 256 and 512 were tried): batches in the order of the questions, each until its last row is done; eager attention",
     "plain generate, sdpa": "the same with SDPA attention",
-    "continuous batching": "`model.generate_batch`: a prompt takes the place of a finished one, as many rows at once, a paged cache; SDPA attention",
+    "continuous batching": "`model.generate_batch`, at most 256 rows together: a prompt takes the place of a finished one, a paged cache; SDPA attention",
 }
-"""What differs between the arms; weights, questions, limits of new tokens, dtype and the number of rows decoded together do not."""
+"""What differs between the arms; weights, questions, limits of new tokens and dtype do not."""
 
 
 @dataclass
@@ -35,7 +35,6 @@ class Questions:
 
     loaded: LoadedModel
     examples: Sequence[Example]
-    batch_size: int = evaluate.BATCH_SIZE
     groups: list[tuple[list[int], list[list[int]], int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,8 +98,8 @@ class Ours(_Answering):
     name = "ours"
 
     def complete(self, prompts: list[list[int]], limit: int) -> list[evaluate.Generation]:
-        q = self.questions
-        return evaluate.complete(q.loaded.model, q.loaded.tokenizer, prompts, max_new_tokens=limit, batch_size=q.batch_size)
+        model, tokenizer = self.questions.loaded.model, self.questions.loaded.tokenizer
+        return evaluate.complete(model, tokenizer, prompts, max_new_tokens=limit, batch_size=evaluate.rows_together(model))
 
 
 class _Theirs(_Answering):
@@ -126,14 +125,16 @@ class _Theirs(_Answering):
 class PlainGenerate(_Theirs):
     """`model.generate` on batches in the order of the questions, padded on the left, each until its last row is done."""
 
+    rows = evaluate.BATCH_SIZE
+
     def __init__(self, questions: Questions, attention: str) -> None:
         super().__init__(questions, attention)
         self.name = f"plain generate, {attention}"
 
     def complete(self, prompts: list[list[int]], limit: int) -> list[evaluate.Generation]:
         answers = []
-        for start in range(0, len(prompts), self.questions.batch_size):
-            batch = prompts[start : start + self.questions.batch_size]
+        for start in range(0, len(prompts), self.rows):
+            batch = prompts[start : start + self.rows]
             width, pad = max(map(len, batch)), self.questions.loaded.tokenizer.eos_token_id
             ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in batch], device=self.model.device)
             mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch], device=self.model.device)
@@ -150,7 +151,7 @@ class ContinuousBatching(_Theirs):
     page = 32
 
     def complete(self, prompts: list[list[int]], limit: int) -> list[evaluate.Generation]:
-        rows = min(self.questions.batch_size, len(prompts))
+        rows = min(evaluate.rows_together(self.model), len(prompts))
         pages = -(-(max(map(len, prompts)) + limit) // self.page)
         # By default it takes 90 % of the machine's memory; this is what as many rows as ours decodes together can need.
         room = ContinuousBatchingConfig(page_size=self.page, num_blocks=rows * pages, max_requests_per_batch=rows, max_batch_tokens=2048,

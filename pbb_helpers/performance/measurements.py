@@ -159,7 +159,7 @@ def seeds(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
     parts = []
     for size in plan.stacked_batches:
         at = replace(plan, batch_size=size)
-        tasks = [Task(loaded, documents(at, plan.short, seed=seed)) for seed in range(plan.stacked)]
+        tasks = [Task(loaded, documents(at, plan.short, seed=seed, order_seed=0)) for seed in range(plan.stacked)]
         arms: list[Arm] = [Stacked(tasks, f"{plan.stacked} seeds stacked"), OneByOne(tasks, f"{plan.stacked} single runs")]
         columns = {"suite": f"seeds, batch {size}", "setting": plan.model, "dtype": _name(tasks[0])}
         parts.append(benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, **columns))

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 INTEGER = r"0|-?[1-9][0-9]*"  # not \d, which takes digits of every script
 TEXT = r"[A-Z]+"
 BATCH_SIZE = 128
-"""Prompts decoded together."""
+"""Prompts decoded together; by `rows_together` twice as many of a small model."""
+SMALL = 50_000_000
+"""Parameters below which Python's way from one operation to the next is much of a step's time, and the cache of twice the rows is no burden."""
 COMPACT_AT = 1 / 8
 """Share of finished rows at which they are taken out of the batch; taking out every one at once copies the cache too often."""
 
@@ -43,7 +45,7 @@ def evaluate(
     examples: Sequence[Example],
     *,
     max_new_tokens: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Returns one row per example, in their order: what `model` wrote, what was parsed from it, and whether that is the gold answer.
@@ -52,6 +54,7 @@ def evaluate(
         loaded: The base model, for its tokenizer.
         model: The base itself, or with an adapter around it, which is merged into a copy for the time of generating.
         max_new_tokens: None: twice the longest gold completion of each mode and a little, so that only rambling is cut off.
+        batch_size: Prompts decoded together; None: `rows_together`.
         on_progress: Gets {"done", "total", "seconds"} after every batch.
 
     Raises:
@@ -67,6 +70,7 @@ def evaluate(
 
     rows: list[dict[str, Any]] = [{} for _ in examples]
     plain = merged(model)
+    rows_at_once = rows_together(plain) if batch_size is None else batch_size
     # One mode at a time: its answers are of similar length, so a batch ends together.
     for mode in dict.fromkeys(example.kind for example in examples):
         places = [place for place, example in enumerate(examples) if example.kind == mode]
@@ -76,10 +80,15 @@ def evaluate(
             raise UsageError(f"mode {mode!r} takes up to {longest} tokens but the model reads {_context(plain)}; take shorter programs")
         limit = _limit(mode, max(len(completion) for _, completion in encoded), max_new_tokens)
         prompts = [prompt for prompt, _ in encoded]
-        answers = complete(plain, loaded.tokenizer, prompts, max_new_tokens=limit, batch_size=batch_size, on_batch=report)
+        answers = complete(plain, loaded.tokenizer, prompts, max_new_tokens=limit, batch_size=rows_at_once, on_batch=report)
         for place, generation in zip(places, answers, strict=True):
             rows[place] = score(examples[place], replace(generation, text=_given(loaded.tokenizer, examples[place]) + generation.text))
     return rows
+
+
+def rows_together(model: Any) -> int:
+    """Returns how many prompts are decoded together: more of a small model, whose step takes little longer for them."""
+    return 2 * BATCH_SIZE if sum(p.numel() for p in model.parameters()) < SMALL else BATCH_SIZE
 
 
 def _given(tokenizer: PreTrainedTokenizerBase, example: Example) -> str:

@@ -79,17 +79,16 @@ def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list
     return [cut[i] for i in order]
 
 
-def never_read(folder: Path, settings: PretrainSettings) -> list[int]:
-    """Returns the tokens of the vocabulary, but for the names, that stand in no document of a pretraining: their embeddings are as chance made them.
+def tokens_read(folder: Path, settings: PretrainSettings) -> list[int]:
+    """Returns the tokens, but for the names, that stand in the documents of a pretraining: the embeddings of all others are as chance made them.
 
     Every document is made again for it, which takes minutes for the shipped models; `pretrain` writes the answer into the card.
     """
-    tokenizer = tokenizer_of(folder)
-    left = set(range(len(tokenizer))) - set(tokenizer.get_added_vocab().values())
+    names, found = set(tokenizer_of(folder).get_added_vocab().values()), set[int]()
     for index in range(math.ceil(settings.steps / WINDOW)):
         for batch in window_of_rows(folder, settings, index)[: settings.steps - index * WINDOW]:
-            left.difference_update(*(ids for ids, _ in batch))
-    return sorted(left)
+            found.update(*(ids for ids, _ in batch))
+    return sorted(found - names)
 
 
 def settings_of(folder: Path) -> PretrainSettings:
@@ -384,7 +383,7 @@ def _finish(folder: Path, model: Any, settings: PretrainSettings, state: dict[st
             "hardware": f"{provenance.hardware_line(provenance.hardware())}, {settings.threads} thread{'s' if settings.threads > 1 else ''}",
             "in_context": {mode: accuracy for mode, accuracy in last.items() if mode not in ("step", "tokens", "loss")},
             "in_context_n": settings.questions,
-            "never_read": never_read(folder, settings),
+            "tokens_read": tokens_read(folder, settings),
             "settings": asdict(settings),
             "curve": state["curve"],
         }

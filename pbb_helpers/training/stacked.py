@@ -43,7 +43,8 @@ def train_stages(
 
     A stage sees the very batches that it would see alone, and its loss, clipping and moments are its own. Its weights agree with those of
     a training alone up to rounding only: sums are taken in another order. So its key is another one, which holds the whole stack's keys;
-    with one companion more or less it is trained anew. A stack of one is `train_stage`, key and bits.
+    with one companion more or less it is trained anew. A stack of one is `train_stage`, key and bits. A step is as wide as the widest of its
+    batches: with one `order_seed` they are about as long as each other's, without they are short and long as chance has it.
 
     Args:
         loaded: The base model; it is left as it is.

@@ -80,6 +80,8 @@ class Store:
     def stage_key(self, parent: str, stage: Any, dtype: str) -> str:
         """Returns the key of a `Stage` trained in `dtype` on top of `parent` (a stage's key or a base model's)."""
         settings = {k: v for k, v in _plain(stage.settings).items() if k not in (*NOT_IN_KEY, "dtype")}
+        if settings.get("order_seed") is None:
+            settings.pop("order_seed", None)  # so that what was trained before there was such a thing keeps its key
         return digest(FORMAT, parent, dtype, settings, stage.names, *stage.examples)
 
     def folder(self, key: str) -> Path:

@@ -140,7 +140,7 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
 
 def order_generator(settings: TrainSettings) -> torch.Generator:
     """Returns the generator from which the order of a stage's batches is drawn."""
-    return torch.Generator().manual_seed(_seed(settings.seed, "order"))
+    return torch.Generator().manual_seed(_seed(settings.seed if settings.order_seed is None else settings.order_seed, "order"))
 
 
 def exposures(stage: Stage) -> list[dict]:
