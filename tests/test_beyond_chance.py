@@ -85,6 +85,8 @@ def test_answers_for_another_program_are_right_where_they_are_judged_by_that_one
     assert as_read.loc["direct", "share"] == 1.0 and as_read.loc["direct", "low"] > 0.9
     assert as_read.loc["cot", "share"] == 0.0 == as_read.loc["cot", "chance"], "an answer that is none is right for no program"
     pd.testing.assert_frame_equal(beyond_chance.judged_by(answers, PROGRAMS), answers)
+    asked_for_source = rows(lambda f, x: f.source).assign(mode="source", input=np.nan)
+    assert len(beyond_chance.judged_by(pd.concat([answers, asked_for_source]), read)) == len(answers)
 
 
 def test_claims_and_figure() -> None:

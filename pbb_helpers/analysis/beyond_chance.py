@@ -53,7 +53,8 @@ def right(
 
 
 def judged_by(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:
-    """Returns the answers with `correct` as the program of `programs` has it: of an arm whose names have another's source, by what it read."""
+    """Returns the answers to calls, `correct` as the program of `programs` has it: of an arm whose names have another's source, by what it read."""
+    rows = rows[rows["input"].notna()]  # asked for a source, there is no output to judge
     asked = rows[["seed", "program", "input", "answer"]].itertuples(index=False, name=None)
     return rows.assign(correct=[answer == str(programs[seed, name].run(from_cell(x))) for seed, name, x, answer in asked])
 
