@@ -308,6 +308,18 @@ def tiny_gpt2(loaded, context: int):
     return GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.3, eos_token_id=1, bos_token_id=0)).eval()
 
 
+def test_a_small_model_has_twice_as_many_rows_together_and_a_given_number_wins(tiny_llama, monkeypatch):
+    sizes: list[int] = []
+    real = ev.complete
+    monkeypatch.setattr(ev, "complete", lambda *a, batch_size, **more: sizes.append(batch_size) or real(*a, batch_size=batch_size, **more))
+    asked = [Example("direct", "with_io", "zibble", "What is zibble(3)?\n", "7", 3, "7", 1)]
+    count = sum(p.numel() for p in tiny_llama.model.parameters())
+    for small, wanted in ((count + 1, None), (count, None), (count + 1, 5)):
+        monkeypatch.setattr(ev, "SMALL", small)
+        ev.evaluate(tiny_llama, tiny_llama.model, asked, batch_size=wanted)
+    assert sizes == [256, 128, 5]
+
+
 @pytest.mark.parametrize("batch_size", [1, 64])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_a_long_prompt_takes_no_room_from_other_answers(tiny_folder, architecture, batch_size, monkeypatch):

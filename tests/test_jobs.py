@@ -73,9 +73,10 @@ def test_seeds_that_cannot_be_stacked_are_trained_one_by_one(plan, tmp_path):
 
 def test_seeds_in_a_stack_have_one_order_and_a_seed_alone_its_own(plan, tmp_path):
     some = replace(plan, conditions=("source_only",), seeds=(0, 1))
-    for stack, orders in ((True, {0}), (False, {None})):
-        store = Store(tmp_path / str(stack))
-        for job in jobs(some, stack=stack):
+    given = replace(some, budget=replace(some.budget, stage2=replace(some.budget.stage2, order_seed=5)))
+    for number, (what, stack, orders) in enumerate(((some, True, {0}), (some, False, {None}), (given, True, {5}))):
+        store = Store(tmp_path / str(number))
+        for job in jobs(what, stack=stack):
             run_job(job, store.root)
         configs = [json.loads(path.read_text()) for path in store.root.glob("*/config.json")]
         assert len(configs) == 2 and {config["settings"]["order_seed"] for config in configs} == orders

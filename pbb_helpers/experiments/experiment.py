@@ -45,8 +45,8 @@ def run(
         root: The folder of the store.
         processes: How many jobs run at once, each on one thread; by default one per core on a CPU, and one on a GPU. The result does not
             depend on it.
-        stack: Whether the seeds' stages are trained together (`stacked.train_stages`); None: where `jobs.stacking_pays`. A stack's results are
-            others than those of its seeds alone, in the last bits, and are stored apart.
+        stack: Whether the seeds' stages are trained together (`stacked.train_stages`); None: where `jobs.stacking_pays`. All seeds of a stack have
+            their batches in one order, each alone in its own: the results are those of another training, and are stored apart.
         progress: A `notebook.Progress` that is moved on.
         curves: A `notebook.LiveCurves` that gets every line of the training log as it is written.
 

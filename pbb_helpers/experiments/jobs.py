@@ -79,12 +79,11 @@ def jobs(experiment: Experiment, *, stack: bool = False) -> list[Job]:
 
 
 def stacking_pays(experiment: Experiment) -> bool:
-    """Returns whether the seeds of an experiment are trained as a stack: a rule and not a timing, since results depend on it in the last bits.
+    """Returns whether the seeds of an experiment are trained as a stack: a rule and not a timing, since results depend on it.
 
     On a GPU a small model waits for its kernels to be launched, and a stack of seeds launches about as many as one (not measured by us).
-    On a CPU the padding may cost more than that: each seed shuffles its batches of short and long documents in an order of its own, and a
-    stack is as wide as the widest. Eight seeds as a stack were trained at 0.595 times the speed of one after the other at batch 64, and at
-    1.48 times at batch 4 (`figures/90_performance`).
+    On a CPU it is arithmetic that takes the time, of which a stack has no less, and its activations are more than the caches hold: at batch 64
+    it is no faster than one seed after the other, at batch 4 it is (`figures/90_performance`).
     """
     import torch
 

@@ -88,8 +88,9 @@ def _train(loaded: LoadedModel, stages: Sequence[Stage], store: Store, parents: 
     from pbb_helpers.training.stacked import NotStackable, train_stages
     from pbb_helpers.training.train import Diverged, train_stage
 
-    several = len(stages) > 1
-    together = [replace(stage, settings=replace(stage.settings, order_seed=0)) if several else stage for stage in stages]
+    together = list(stages)
+    if len(stages) > 1 and stages[0].settings.order_seed is None:
+        together = [replace(stage, settings=replace(stage.settings, order_seed=0)) for stage in stages]
     try:
         return train_stages(loaded, together, store=store, parents=parents, on_progress=tell)
     except NotStackable as error:
