@@ -84,6 +84,16 @@ def test_answers_for_another_program_are_right_where_they_are_judged_by_that_one
     assert as_read.loc["direct", "share"] == 1.0 and as_read.loc["direct", "low"] > 0.9
     assert as_read.loc["cot", "share"] == 0.0 == as_read.loc["cot", "chance"], "an answer that is none is right for no program"
     pd.testing.assert_frame_equal(beyond_chance.judged_by(answers, PROGRAMS), answers)
+    arms = pd.concat(
+        [
+            answers.assign(condition="shuffled_mixture"),
+            answers.assign(condition="mixture"),
+            answers.assign(condition="shuffled_source", group="with_io"),
+        ]
+    )
+    table = beyond_chance.as_read(arms, read)
+    assert set(table["condition"]) == {"shuffled_mixture"} and set(table["group"]) == {"without_io"}, "of the others nothing is said"
+    assert list(table["share"]) == list(as_read["share"]) and beyond_chance.as_read(arms[arms["condition"] == "mixture"], read).empty
     asked_for_source = rows(lambda f, x: f.source).assign(mode="source", input=np.nan)
     assert len(beyond_chance.judged_by(pd.concat([answers, asked_for_source]), read)) == len(answers)
 

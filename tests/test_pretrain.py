@@ -32,10 +32,11 @@ from pbb_helpers.disk import write_manifest
 from pbb_helpers.families.names import made_up_names
 from pbb_helpers.programs import Program, UsageError, family
 from pbb_helpers.provenance import hardware, hardware_line
-from pbb_helpers.training import models, pretrain, vocabulary
+from pbb_helpers.training import models, pretrain, pretrain_documents, pretrain_questions, vocabulary
 from pbb_helpers.training.evaluate import generate
 from pbb_helpers.training.model_files import shipped
-from pbb_helpers.training.pretrain import WINDOW, schedule, window_of_rows
+from pbb_helpers.training.pretrain import schedule
+from pbb_helpers.training.pretrain_documents import WINDOW, window_of_rows
 from pbb_helpers.training.recipes import LADDER, PretrainSettings
 from pbb_helpers.training.train import loss
 
@@ -203,10 +204,10 @@ def test_names_are_bound_anew_in_each_document():
 
 def test_a_conversation_is_supervised_on_its_answers_and_their_end(tokenizer):
     document = [call_document(ZIBBLE, "replay", "in_context_direct", 5, 0), call_document(ZIBBLE, "replay", "direct", 39, 1)]
-    ids, marks = pretrain.encode_conversation(tokenizer, document)
+    ids, marks = pretrain_documents.encode_conversation(tokenizer, document)
     assert tokenizer.decode([i for i, mark in zip(ids, marks, strict=True) if mark]) == "8<|end|>42<|end|>"
     assert tokenizer.decode(ids) == f"{document[0].prompt}8<|end|>\n\n{document[1].prompt}42<|end|>"
-    batch = pretrain.collate([(ids, marks), (ids[:-2], marks[:-2])])
+    batch = pretrain_documents.collate([(ids, marks), (ids[:-2], marks[:-2])])
     row = batch.input_ids.shape[1]
     assert batch.targets.tolist() == [i for i, mark in zip(ids, marks, strict=True) if mark] + [
         i for i, m in zip(ids[:-2], marks[:-2], strict=True) if m
@@ -218,7 +219,7 @@ def test_a_conversation_is_supervised_on_its_answers_and_their_end(tokenizer):
 def test_a_single_question_is_encoded_as_finetuning_and_evaluation_do(tokenizer):
     for example in (call_document(ZIBBLE, "replay", "in_context_cot", 5, 0), source_document(ZIBBLE, "with_io", 3)):
         prompt, completion = models.encode(tokenizer, example)
-        ids, marks = pretrain.encode_conversation(tokenizer, [example])
+        ids, marks = pretrain_documents.encode_conversation(tokenizer, [example])
         assert ids == [*prompt, *completion] and marks == [0] * len(prompt) + [1] * len(completion)
 
 
@@ -265,11 +266,13 @@ def test_layers_run_twice_are_the_parameters_of_layers_run_once(tokenizer):
 
 def test_exact_match_agrees_with_greedy_generation(tokenizer):
     torch.manual_seed(0)
-    questions = pretrain.held_out_questions(6)
+    questions = pretrain_questions.held_out_questions(6)
     some = [example for mode in ("direct", "cot", "recall") for example in questions[mode]]
     model = pretrain.new_model(tokenizer, replace(TINY, hidden=64, intermediate=128))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    batch = pretrain.collate([pretrain.encode_conversation(tokenizer, [example]) for example in some[::2]])  # half of them by heart
+    batch = pretrain_documents.collate(
+        [pretrain_documents.encode_conversation(tokenizer, [example]) for example in some[::2]]
+    )  # half of them by heart
     while (value := loss(model, batch)) > 0.02:
         value.backward()
         optimizer.step()
@@ -278,12 +281,12 @@ def test_exact_match_agrees_with_greedy_generation(tokenizer):
     written = generate(model, tokenizer, [models.encode_prompt(tokenizer, e.prompt) for e in some], max_new_tokens=120)
     right = [text == example.completion for text, example in zip(written, some, strict=True)]
     assert 0.1 < np.mean(right) < 0.9, right
-    assert pretrain.exact_match(model, tokenizer, some, batch_size=5) == pytest.approx(np.mean(right))
-    assert [pretrain.exact_match(model, tokenizer, [example]) for example in some[:12]] == right[:12]
+    assert pretrain_questions.exact_match(model, tokenizer, some, batch_size=5) == pytest.approx(np.mean(right))
+    assert [pretrain_questions.exact_match(model, tokenizer, [example]) for example in some[:12]] == right[:12]
 
 
 def test_held_out_questions_are_in_context_and_the_same_every_time():
-    one, same = pretrain.held_out_questions(6), pretrain.held_out_questions(6)
+    one, same = pretrain_questions.held_out_questions(6), pretrain_questions.held_out_questions(6)
     assert one == same and set(one) == {"direct", "cot", "recall"}
     for mode, some in one.items():
         assert len({e.program for e in some}) == 6 and all(
@@ -399,7 +402,7 @@ def test_a_damaged_checkpoint_is_named_and_left_where_it_is(quick, tmp_path, nam
 
 
 def test_windows_come_from_a_second_process_in_order(shipped_like):
-    made = list(pretrain.windows(shipped_like, replace(TINY, steps=3 * WINDOW, batch_size=1), 1))
+    made = list(pretrain_documents.windows(shipped_like, replace(TINY, steps=3 * WINDOW, batch_size=1), 1))
     assert [index for index, _ in made] == [1, 2] and made[1][1] == window_of_rows(shipped_like, replace(TINY, batch_size=1), 2)
 
 
@@ -424,7 +427,7 @@ def test_a_token_of_a_language_mix_crosses_no_end_of_a_sentence(tmp_path):
 
 @pytest.mark.parametrize("name", ["pbb-small", "pbb-m", "pbb-m-calls", "pbb-ciphers", "pbb-twice"])
 def test_a_card_gives_back_the_settings_of_its_recipe(name):
-    assert pretrain.settings_of(shipped()[name].folder) == LADDER[name]
+    assert pretrain_documents.settings_of(shipped()[name].folder) == LADDER[name]
 
 
 def test_a_mix_with_calls_has_the_tokenizer_of_the_mix_without(tmp_path):
@@ -461,8 +464,8 @@ def test_in_a_mix_with_ciphers_each_letter_of_a_text_is_a_token(tmp_path):
 
 
 def test_questions_in_words_are_the_same_questions():
-    both = pretrain.held_out_questions(6, language=True)
-    assert {mode: both[mode] for mode in ("direct", "cot", "recall")} == pretrain.held_out_questions(6)
+    both = pretrain_questions.held_out_questions(6, language=True)
+    assert {mode: both[mode] for mode in ("direct", "cot", "recall")} == pretrain_questions.held_out_questions(6)
     for mode in ("direct", "cot", "recall"):
         for one, other in zip(both[mode], both[f"description_{mode}"], strict=True):
             assert (one.program, one.input, one.answer) == (other.program, other.input, other.answer)
@@ -481,7 +484,7 @@ def test_a_setting_that_is_none_is_named(wrong, message):
 
 
 def test_fresh_questions_on_calls_are_the_same_in_every_mode_and_leave_the_others_as_they_were():
-    plain, both = pretrain.held_out_questions(8), pretrain.held_out_questions(8, calls=True)
+    plain, both = pretrain_questions.held_out_questions(8), pretrain_questions.held_out_questions(8, calls=True)
     assert {mode: both[mode] for mode in plain} == plain and set(both) - set(plain) == {"calls_direct", "calls_cot", "calls_recall"}
     for one, other, third in zip(*(both[f"calls_{mode}"] for mode in ("direct", "cot", "recall")), strict=True):
         assert one.prompt.rpartition("\n\n")[0] == other.prompt.rpartition("\n\n")[0] == third.prompt.rpartition("\n\n")[0]
@@ -489,8 +492,8 @@ def test_fresh_questions_on_calls_are_the_same_in_every_mode_and_leave_the_other
 
 
 def test_fresh_questions_are_asked_of_every_family_of_the_mix_under_names_of_their_own():
-    plain = pretrain.held_out_questions(8)
-    both = pretrain.held_out_questions(8, families=["arithmetic", "ciphers"])
+    plain = pretrain_questions.held_out_questions(8)
+    both = pretrain_questions.held_out_questions(8, families=["arithmetic", "ciphers"])
     assert {mode: both[mode] for mode in plain} == plain  # those of arithmetic are the same beside others
     assert set(both) - set(plain) == {"ciphers_direct", "ciphers_cot", "ciphers_recall"}
     for mode, examples in both.items():

@@ -13,9 +13,9 @@ from pbb_helpers.data.plan import small
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.experiments import composition_plan, profiles, unread
 from pbb_helpers.programs import UsageError
-from pbb_helpers.training import models, pretrain
+from pbb_helpers.training import models, pretrain, pretrain_documents
 from pbb_helpers.training.model_files import SHIPPED, find
-from pbb_helpers.training.pretrain import tokenizer_of
+from pbb_helpers.training.pretrain_documents import tokenizer_of
 from pbb_helpers.training.recipes import LADDER
 from pbb_helpers.training.store import Store
 from pbb_helpers.training.train import train_stage
@@ -44,14 +44,14 @@ def test_the_card_says_what_the_documents_held(tmp_path) -> None:
     """Counted here over the very batches that are trained: a last window that is left early is not read to its end."""
     settings = replace(LADDER["pbb-xs"], steps=20, batch_size=4, questions=4, evaluate_every=20, warmup=2, compile=False)
     folder = pretrain.pretrain(settings, tmp_path / "some", log=lambda _: None)
-    trained = [batch for index in (0, 1) for batch in pretrain.window_of_rows(folder, settings, index)][:20]
+    trained = [batch for index in (0, 1) for batch in pretrain_documents.window_of_rows(folder, settings, index)][:20]
     held = {token for batch in trained for ids, _ in batch for token in ids}
     read = json.loads((folder / "card.json").read_text())["tokens_read"]
     assert read == sorted(held - set(tokenizer_of(folder).get_added_vocab().values()))
     assert (
-        set(pretrain.tokens_read(folder, replace(settings, steps=16)))
+        set(pretrain_documents.tokens_read(folder, replace(settings, steps=16)))
         < set(read)
-        < set(pretrain.tokens_read(folder, replace(settings, steps=64)))
+        < set(pretrain_documents.tokens_read(folder, replace(settings, steps=64)))
     )
 
 
@@ -61,11 +61,11 @@ def test_of_a_card_that_does_not_say_it_the_first_documents_are_read(tmp_path, m
     card = json.loads((old / "card.json").read_text())
     del card["tokens_read"]
     (old / "card.json").write_text(json.dumps(card))
-    steps, real = [], pretrain.tokens_read
-    monkeypatch.setattr(pretrain, "tokens_read", lambda folder, settings: steps.append(settings.steps) or real(folder, settings))
+    steps, real = [], pretrain_documents.tokens_read
+    monkeypatch.setattr(pretrain_documents, "tokens_read", lambda folder, settings: steps.append(settings.steps) or real(folder, settings))
     some, whole = (set(unread.unread(each)["token"]) for each in (replace(COMPOSITIONS, model=str(old)), COMPOSITIONS))
     assert some >= whole != set(), "fewer documents hold no more tokens"
-    assert steps == [unread.WINDOWS * pretrain.WINDOW], "of the one whose card says nothing"
+    assert steps == [unread.WINDOWS * pretrain_documents.WINDOW], "of the one whose card says nothing"
 
 
 SAID = [path.parent.name for path in sorted(SHIPPED.glob("*/card.json")) if "tokens_read" in json.loads(path.read_text())]
@@ -76,9 +76,9 @@ def test_shipped_cards_leave_nothing_out_that_was_read(name) -> None:
     """In a sample, the first and the last window; all documents are gone through where a card is made."""
     folder = SHIPPED / name
     read = set(json.loads((folder / "card.json").read_text())["tokens_read"]) | set(tokenizer_of(folder).get_added_vocab().values())
-    settings = pretrain.settings_of(folder)
-    for index in (0, settings.steps // pretrain.WINDOW - 1):
-        assert all(read.issuperset(ids) for batch in pretrain.window_of_rows(folder, settings, index) for ids, _ in batch)
+    settings = pretrain_documents.settings_of(folder)
+    for index in (0, settings.steps // pretrain_documents.WINDOW - 1):
+        assert all(read.issuperset(ids) for batch in pretrain_documents.window_of_rows(folder, settings, index) for ids, _ in batch)
 
 
 def test_the_cards_of_the_ladder_say_it() -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from pbb_helpers.analysis.intervals import cluster_bootstrap, t_interval
 from pbb_helpers.analysis.statistics import per_program
 from pbb_helpers.analysis.verdicts import CLAIM, NOT_RUN, came_true, verdict
+from pbb_helpers.data import conditions
 from pbb_helpers.programs import Program, from_cell
 
 COLUMNS = ("n", "n_programs", "n_seeds", "share", "chance", "excess", "low", "high", "seed_least", "seed_most", "seed_low", "seed_high")
@@ -50,6 +51,18 @@ def right(
             chance.append(others.count(answer) / len(others) if others else float("nan"))
         judged.append(some.assign(same=some["correct"].astype(float), chance=chance).dropna(subset=["chance"]))
     return table(pd.concat(judged, ignore_index=True) if judged else asked.assign(same=[], chance=[]), by, n_boot=n_boot, seed=seed)
+
+
+def as_read(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program], by: Sequence[str] = CELL) -> pd.DataFrame:
+    """Returns what `right` does of the arms with shuffled sources, each answer about a w/o IO program held against the one whose source its name had.
+
+    Args:
+        rows: Answers of any arms; the others are left out.
+        programs: From `traces.programs_of` with `shuffled`.
+        by: As `right` takes it.
+    """
+    shuffled = rows["condition"].map(lambda name: conditions.condition(name).shuffled) & (rows["group"] == "without_io")
+    return right(judged_by(rows[shuffled.astype(bool)], programs), programs, by)
 
 
 def judged_by(rows: pd.DataFrame, programs: Mapping[tuple[int, str], Program]) -> pd.DataFrame:

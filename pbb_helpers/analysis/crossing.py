@@ -230,7 +230,7 @@ def weight_in_the_loss(stage: Stage, tokenizer: PreTrainedTokenizerBase) -> floa
 def _tokenizer(plan: Experiment) -> PreTrainedTokenizerBase:
     from pbb_helpers.training import models
 
-    return models.load(plan.model, trust_remote_code=plan.trust_remote_code).tokenizer
+    return models.load_tokenizer(plan.model, trust_remote_code=plan.trust_remote_code)
 
 
 def _counter(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:

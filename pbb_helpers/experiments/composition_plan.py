@@ -69,7 +69,7 @@ def plan(values: Mapping[str, Any]) -> Experiment:
 
 def has_read_calls(experiment: Experiment) -> bool:
     """Returns whether the base model is one of ours whose pretraining held programs that call others."""
-    from pbb_helpers.training.pretrain import settings_of
+    from pbb_helpers.training.pretrain_documents import settings_of
 
     folder, _ = find(experiment.model, trust_remote_code=experiment.trust_remote_code)
     return (folder / "card.json").is_file() and settings_of(folder).mix.calls > 0

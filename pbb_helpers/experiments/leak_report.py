@@ -48,4 +48,4 @@ def budgets(experiment: Experiment) -> pd.DataFrame:
 def _counter(experiment: Experiment) -> Callable[[str], int]:
     from pbb_helpers.training import models
 
-    return models.token_counter(models.load(experiment.model, trust_remote_code=experiment.trust_remote_code).tokenizer)
+    return models.token_counter(models.load_tokenizer(experiment.model, trust_remote_code=experiment.trust_remote_code))

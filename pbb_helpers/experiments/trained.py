@@ -7,7 +7,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,14 +85,11 @@ def trained(
 
 def _train(loaded: LoadedModel, stages: Sequence[Stage], store: Store, parents: Sequence[str] | None, tell: Progress | None) -> list[str]:
     """Returns the keys of the stages, trained as a stack, all in one order, or, where that cannot be, one by one, each in its own."""
-    from pbb_helpers.training.stacked import NotStackable, train_stages
+    from pbb_helpers.training.stacked import NotStackable, in_one_order, train_stages
     from pbb_helpers.training.train import Diverged, train_stage
 
-    together = list(stages)
-    if len(stages) > 1 and stages[0].settings.order_seed is None:
-        together = [replace(stage, settings=replace(stage.settings, order_seed=0)) for stage in stages]
     try:
-        return train_stages(loaded, together, store=store, parents=parents, on_progress=tell)
+        return train_stages(loaded, in_one_order(stages), store=store, parents=parents, on_progress=tell)
     except NotStackable as error:
         log.info("%s", error)
     keys = []  # outside of the except: the error would keep all the models of the stack in memory

@@ -19,7 +19,7 @@ from pbb_helpers.data.stages import build_stage
 from pbb_helpers.training.model_files import find, read_json
 
 WINDOWS = 4
-"""Of the pretraining of a model whose card doesn't say what it read, the documents that are looked through: `pretrain.WINDOW` steps each."""
+"""Of the pretraining of a model whose card doesn't say what it read, the documents that are looked through: `pretrain_documents.WINDOW` steps each."""
 
 
 def unread(experiment: Experiment) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def unread(experiment: Experiment) -> pd.DataFrame:
         that no process and no other arm changes it; empty for a model that we did not make.
     """
     from pbb_helpers.training.models import token_counter
-    from pbb_helpers.training.pretrain import tokenizer_of
+    from pbb_helpers.training.pretrain_documents import tokenizer_of
 
     folder, _ = find(experiment.model, trust_remote_code=experiment.trust_remote_code)
     counts = Counter[int]()
@@ -53,7 +53,7 @@ def unread(experiment: Experiment) -> pd.DataFrame:
 @functools.cache
 def _read(folder: Path) -> frozenset[int]:
     """Returns the tokens that a model of ours read, as its card says, or else those of its first documents; and the names."""
-    from pbb_helpers.training.pretrain import WINDOW, settings_of, tokenizer_of, tokens_read
+    from pbb_helpers.training.pretrain_documents import WINDOW, settings_of, tokenizer_of, tokens_read
 
     names = tokenizer_of(folder).get_added_vocab().values()
     known = read_json(folder / "card.json").get("tokens_read")

@@ -22,7 +22,7 @@ from pbb_helpers.training.train import fresh
 MODES = ("direct", "cot", "recall")
 HOW = {
     "ours": "`evaluate.complete`, 256 rows together (128 of a large model): sorted by length; rows that are done leave the batch and its cache; the model's attention (eager on a CPU, SDPA elsewhere); no mask where a batch has no padding",
-    "plain generate, eager": "`model.generate`, 128 rows together, at which it is fastest (64, 256 and 512 were tried): batches in the order of the questions, each until its last row is done; eager attention",
+    "plain generate, eager": "`model.generate`, 128 rows together (with more of them it was slower in a trial): batches in the order of the questions, each until its last row is done; eager attention",
     "plain generate, sdpa": "the same with SDPA attention",
     "continuous batching": "`model.generate_batch`, at most 256 rows together: a prompt takes the place of a finished one, a paged cache; SDPA attention",
 }

@@ -17,6 +17,7 @@ from pbb_helpers.performance.performance_plan import Plan, dtype_name, suite_of
 from pbb_helpers.performance.random_models import free, random_model, random_shape, too_large
 from pbb_helpers.performance.tasks import Task
 from pbb_helpers.performance.workloads import Drawing, documents, exposures, shape_documents
+from pbb_helpers.training.stacked import in_one_order
 
 
 def training(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
@@ -159,7 +160,8 @@ def seeds(plan: Plan, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
     parts = []
     for size in plan.stacked_batches:
         at = replace(plan, batch_size=size)
-        tasks = [Task(loaded, documents(at, plan.short, seed=seed, order_seed=0)) for seed in range(plan.stacked)]
+        stages = in_one_order([documents(at, plan.short, seed=seed) for seed in range(plan.stacked)])
+        tasks = [Task(loaded, stage) for stage in stages]
         arms: list[Arm] = [Stacked(tasks, f"{plan.stacked} seeds stacked"), OneByOne(tasks, f"{plan.stacked} single runs")]
         columns = {"suite": f"seeds, batch {size}", "setting": plan.model, "dtype": _name(tasks[0])}
         parts.append(benchmark.measure(arms, plan.rounds, threads=plan.threads[0], on_run=on_run, **columns))

@@ -18,7 +18,7 @@ from pbb_helpers.performance.random_models import free, random_model, random_sha
 from pbb_helpers.performance.tasks import Task, unpadded
 from pbb_helpers.performance.workloads import documents, shape_documents
 from pbb_helpers.training.batches import side_by_side
-from pbb_helpers.training.stacked import train_stages
+from pbb_helpers.training.stacked import in_one_order, train_stages
 from pbb_helpers.training.store import Store
 
 WORK = {
@@ -57,7 +57,7 @@ def profiled_shape(plan: Plan, name: str, loaded: Any) -> dict[str, pd.DataFrame
 def profiled_stack(plan: Plan, loaded: Any) -> dict[str, pd.DataFrame]:
     """Returns by its suite where the time of a stack goes, at the first of the plan's batch sizes, and that of the same seeds one by one."""
     at = replace(plan, batch_size=plan.stacked_batches[0])
-    stages = [documents(at, 2 * plan.short, seed=seed, order_seed=0) for seed in range(plan.stacked)]
+    stages = in_one_order([documents(at, 2 * plan.short, seed=seed) for seed in range(plan.stacked)])
     suite = f"seeds, batch {at.batch_size}"
     single = pd.concat([profiled_training(loaded, [stage], plan.short) for stage in stages])
     sums = ["seconds", "calls", "flops", "useful_flops", "useful_lora", "tokens", "computed"]

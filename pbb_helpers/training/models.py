@@ -84,6 +84,17 @@ def load(spec: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
     return LoadedModel(spec, model.to(device).eval(), tokenizer, key)
 
 
+def load_tokenizer(spec: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer of the model that `load` would return, without its weights.
+
+    Raises:
+        UsageError: As `load`.
+    """
+    folder, _ = find(spec, trust_remote_code=trust_remote_code)
+    check_folder(folder, trust_remote_code=trust_remote_code)
+    return _read_tokenizer(folder, trust_remote_code)
+
+
 def _read_model(folder: Path, dtype: torch.dtype, attention: str | None, trust_remote_code: bool) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 

@@ -6,124 +6,27 @@ what a pretrained language model brings to Programming by Backprop, in a few meg
 
 from __future__ import annotations
 
-import functools
-import itertools
 import json
-import math
-import multiprocessing
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pbb_helpers import provenance
-from pbb_helpers.data.corpus import Mix, conversations, documents
-from pbb_helpers.data.documents import Example, call_document
+from pbb_helpers.data.corpus import Mix
 from pbb_helpers.disk import check_manifest, lock, plain_errors, plain_name, write_manifest, write_text
-from pbb_helpers.families.names import draw_names
-from pbb_helpers.processes import follow_parent
-from pbb_helpers.programs import UsageError, did_you_mean, family
-from pbb_helpers.training.model_files import hash_files, made_root, read_json
+from pbb_helpers.programs import UsageError, did_you_mean
+from pbb_helpers.training.model_files import hash_files, made_root
+from pbb_helpers.training.pretrain_documents import WINDOW, collate, tokens_read, windows
+from pbb_helpers.training.pretrain_questions import exact_match, held_out_questions
 from pbb_helpers.training.recipes import LADDER, NOTES, PretrainSettings
 from pbb_helpers.training.vocabulary import build_tokenizer
 
-
-def encode_conversation(tokenizer: Any, document: list[Example]) -> tuple[list[int], list[int]]:
-    """Returns token ids and, for each, 1 where it is supervised: the completions, each closed by the end token."""
-    texts = [text for i, e in enumerate(document) for text in (("\n\n" if i else "") + e.prompt, e.completion)]
-    ids: list[int] = []
-    marks: list[int] = []
-    for i, part in enumerate(tokenizer(texts)["input_ids"]):
-        part = part + [tokenizer.eos_token_id] if i % 2 else part
-        ids += part
-        marks += [i % 2] * len(part)
-    return ids, marks
-
-
-def collate(rows: list[tuple[list[int], list[int]]], multiple: int = 8) -> Any:
-    """Returns a `train.Batch` of conversations, right-padded, supervised wherever marked."""
-    import torch
-
-    from pbb_helpers.training.batches import Batch
-
-    width = -(-(max(len(ids) for ids, _ in rows) - 1) // multiple) * multiple
-    inputs = np.zeros((len(rows), width), dtype=np.int64)
-    targets = np.full((len(rows), width), -1, dtype=np.int64)
-    for i, (ids, marks) in enumerate(rows):
-        inputs[i, : len(ids) - 1] = ids[:-1]
-        targets[i, : len(ids) - 1] = np.where(marks[1:], ids[1:], -1)
-    positions = np.flatnonzero(targets >= 0)
-    return Batch(torch.from_numpy(inputs), torch.from_numpy(positions), torch.from_numpy(targets.ravel()[positions]),
-                 sum(len(ids) - 1 for ids, _ in rows))  # fmt: skip
-
-
-WINDOW = 16
 CHECKPOINT = "a checkpoint of a pretraining"
-
-
-def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list[list[tuple[list[int], list[int]]]]:
-    """Returns the encoded batches of one window of `WINDOW` steps: a function of the seed and the index alone, so that a resume is exact."""
-    tokenizer = tokenizer_of(folder)
-    encoded = (encode_conversation(tokenizer, document) for document in conversations(settings.mix, [settings.seed, index]))
-    rows = list(itertools.islice((row for row in encoded if len(row[0]) <= settings.longest), WINDOW * settings.batch_size))
-    rows.sort(key=lambda row: len(row[0]))
-    cut = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
-    order = np.random.Generator(np.random.PCG64([settings.seed, index, 1])).permutation(len(cut))
-    return [cut[i] for i in order]
-
-
-def tokens_read(folder: Path, settings: PretrainSettings) -> list[int]:
-    """Returns the tokens, but for the names, that stand in the documents of a pretraining: the embeddings of all others are as chance made them.
-
-    Every document is made again for it, which takes minutes for the shipped models; `pretrain` writes the answer into the card.
-    """
-    names, found = set(tokenizer_of(folder).get_added_vocab().values()), set[int]()
-    for index in range(math.ceil(settings.steps / WINDOW)):
-        for batch in window_of_rows(folder, settings, index)[: settings.steps - index * WINDOW]:
-            found.update(*(ids for ids, _ in batch))
-    return sorted(found - names)
-
-
-def settings_of(folder: Path) -> PretrainSettings:
-    """Returns the settings that a model of ours was made with, from its card; what the card does not know has its default."""
-    card = read_json(folder / "card.json")["settings"]
-    fields, shares = PretrainSettings.__dataclass_fields__, Mix.__dataclass_fields__
-    mix = {name: value for name, value in card["mix"].items() if name in shares}
-    mix["lengths"] = {int(length): share for length, share in mix["lengths"].items()}  # JSON has texts for keys
-    return PretrainSettings(**{name: value for name, value in card.items() if name in fields} | {"mix": Mix(**mix)})
-
-
-@functools.cache
-def tokenizer_of(folder: Path) -> Any:
-    """Returns the tokenizer that lies in a folder."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def _one_thread() -> None:
-    """Begins a process that encodes a document at a time: handing each to a pool of threads costs more than it saves, and far more on a busy machine."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    follow_parent()
-
-
-def windows(folder: Path, settings: PretrainSettings, first: int) -> Iterator[tuple[int, Any]]:
-    """Yields (index, rows) of the windows still to train, the next one made in a second process while this one trains."""
-    last = math.ceil(settings.steps / WINDOW)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
-        ahead = pool.submit(window_of_rows, folder, settings, first)
-        for index in range(first, last):
-            rows = ahead.result()
-            if index + 1 < last:
-                ahead = pool.submit(window_of_rows, folder, settings, index + 1)
-            yield index, rows
 
 
 def schedule(step: int, settings: PretrainSettings) -> float:
@@ -131,50 +34,6 @@ def schedule(step: int, settings: PretrainSettings) -> float:
     start = settings.steps * (1 - settings.decay_share)
     down = 1 - (step - start) / (settings.steps - start) if step > start else 1.0
     return min(1.0, (step + 1) / settings.warmup) * max(down, 0.0)
-
-
-def held_out_questions(
-    count: int, seed: int = 10_000, *, language: bool = False, families: Iterable[str] = ("arithmetic",), calls: bool = False
-) -> dict[str, list[Example]]:
-    """Returns fresh in-context questions per mode, of one to two statements: the programs of the quick profile.
-
-    With `language` the same are asked with the description in the prompt as well: modes "description_direct", … Those of another family
-    than arithmetic have its name before the mode: "ciphers_cot". With `calls` programs that call two such are asked too: "calls_cot".
-    """
-    questions = {}
-    for mode in ("direct", "cot", "recall") if calls else ():
-        mix = Mix(lengths={1: 0.5, 2: 0.5}, modes={mode: 1.0}, one_distractor=0, two_distractors=0, calls=1)
-        questions[f"calls_{mode}"] = list(itertools.islice(documents(mix, seed), count))
-    for kind in families:
-        generator = np.random.Generator(np.random.PCG64(seed))
-        drawn_from = family(kind)
-        programs = drawn_from.draw(draw_names(count, generator), generator)
-        inputs = [drawn_from.inputs()[i] for i in generator.integers(0, len(drawn_from.inputs()), size=count)]
-        for mode in (f"{words}{way}" for words in ("", "description_")[: 1 + language] for way in ("direct", "cot", "recall")):
-            questions[mode if kind == "arithmetic" else f"{kind}_{mode}"] = [
-                call_document(p, "with_io", f"in_context_{mode}", x, i % 20, phrasing=i)
-                for i, (p, x) in enumerate(zip(programs, inputs, strict=True))
-            ]
-    return questions
-
-
-def exact_match(model: Any, tokenizer: Any, questions: list[Example], batch_size: int = 100) -> float:
-    """Returns the share of questions whose whole gold completion is the greedy one, which one forward pass decides.
-
-    Each token of the gold is the most likely one after those before it exactly when greedy decoding writes the gold: for direct answers
-    this is the accuracy; for chain of thought it is stricter, since there a wrong step with a right answer counts as wrong.
-    """
-    import torch
-
-    right = 0
-    for start in range(0, len(questions), batch_size):
-        batch = collate([encode_conversation(tokenizer, [e]) for e in questions[start : start + batch_size]])
-        with torch.no_grad():
-            hidden = model.model(input_ids=batch.input_ids.to(model.device), use_cache=False).last_hidden_state.flatten(0, 1)
-            hit = model.lm_head(hidden[batch.positions.to(model.device)]).argmax(-1).cpu() == batch.targets
-        wrong = set((batch.positions // batch.input_ids.shape[1])[~hit].tolist())
-        right += len(batch) - len(wrong)
-    return right / len(questions)
 
 
 def new_model(tokenizer: Any, settings: PretrainSettings) -> Any:

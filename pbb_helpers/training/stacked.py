@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -85,6 +85,14 @@ def train_stages(
         for key in keys:  # not before all are finished: a stage that is damaged or missing needs those of its companions
             store.drop_checkpoints(key)
     return keys
+
+
+def in_one_order(stages: Sequence[Stage]) -> list[Stage]:
+    """Returns the stages with the order of their batches in common, so that a stack of them pads little; one by itself, and such as have an order, as they are."""
+    if len(stages) == 1:
+        return list(stages)
+    orders = [0 if stage.settings.order_seed is None else stage.settings.order_seed for stage in stages]
+    return [replace(stage, settings=replace(stage.settings, order_seed=order)) for stage, order in zip(stages, orders, strict=True)]
 
 
 # --- what can be stacked --------------------------------------------------------------------------------------------------
