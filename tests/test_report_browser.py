@@ -209,6 +209,7 @@ def test_served_below_a_path_every_report_is_a_click_away_and_nothing_else_is_as
             page.goto(address)
             page.locator("#runs .name a").nth(i).click()
             page.get_by_role("link", name="Programming by Backprop").click()
+            page.wait_for_url("**/index.html")  # a click waits for the next page to begin, not for its title
             assert page.title() == "Reports: Programming by Backprop" and page.locator("#runs tbody tr").count() == 3
         page.close()
     asked = [url.removeprefix(address) for url in asked if not url.startswith("data:") and not url.endswith("favicon.ico")]

@@ -262,6 +262,7 @@ def test_the_parameter_reaches_the_loading(theirs: Path, monkeypatch) -> None:
         raise Seen(options)
 
     monkeypatch.setattr(models, "load", load)
+    monkeypatch.setattr(models, "load_tokenizer", load)
     values = {name: None for name in profiles.Parameters.model_fields} | {"profile": "smoke", "model": str(theirs)}
     for trusted in (False, True):
         plan = profiles.experiment(values | {"trust_remote_code": trusted})
