@@ -88,11 +88,13 @@ def measures(table: pd.DataFrame, *, names: Iterable[str] = ("mean", "worst", "g
         table: From `robustness.summary`.
         names: Which of `robustness.MEASURES`.
         modes: What to show.
-        floor: The highest, over all values; drawn beside the mean.
+        floor: The highest, over all values; drawn beside all but the gap.
         ylabel: What is scored.
     """
     names, modes = list(names), list(modes)
     conditions = in_order(table["condition"])
+    gaps = table[(table["measure"] == "gap") & table["mode"].isin(modes)][["low", "high"]].abs().max().max()
+    widest = 0.5 if gaps <= 0.5 else 1.0
     fig = Figure(figsize=(2.4 * len(names) + 2.6, (0.25 * len(conditions) + 0.65) * len(modes) + 1.0), layout="constrained")
     axes = fig.subplots(len(modes), len(names), sharey=True, squeeze=False)
     for ax, (mode, name) in zip(axes.flat, [(m, n) for m in modes for n in names], strict=True):
@@ -107,12 +109,15 @@ def measures(table: pd.DataFrame, *, names: Iterable[str] = ("mean", "worst", "g
                     clip_on=False, zorder=4)  # fmt: skip
         if CEILING in panel.index and name != "gap":
             ax.axvline(float(panel.loc[CEILING, "accuracy"]), **CEILING_LINE, zorder=1.5)
-        if floor is not None and name == "mean":
+        if floor is not None and name != "gap":
             ax.axvline(floor, **FLOOR_LINE, zorder=1.5)
         if name == "gap":
             ax.axvline(0, color=GREY, linewidth=0.9)
-            ax.set_xlim(-1.02, 1.02)
-            ax.set_xticks((-1.0, -0.5, 0.0, 0.5, 1.0), ("−100", "−50", "0", "50", "100"))
+            ax.set_xlim(-1.02 * widest, 1.02 * widest)
+            ax.set_xticks(
+                [part * widest for part in (-1.0, -0.5, 0.0, 0.5, 1.0)],
+                [f"{part * widest:.0f}".replace("-", "−") for part in (-100, -50, 0, 50, 100)],
+            )
         else:
             ax.set_xlim(-0.02, 1.02)
             ax.set_xticks(*PERCENT)
