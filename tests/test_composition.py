@@ -190,7 +190,10 @@ def test_whether_a_base_model_has_read_calls_stands_on_its_card() -> None:
     (profiles.experiment, {"conditions": ["proactive", "shuffled_calls"]}, "shuffled_calls is proactive itself"),
     (composition_plan.plan, {"conditions": ["proactive", "description"]}, "conditions description: .* has no description in words"),
     (composition_plan.plan, {"conditions": ["proactive", "in_context_description", "description_to_code"]}, "in_context_description, desc"),
-    (profiles.curricula, {"conditions": ["mixture_named"], "sizes": []}, "conditions mixture_named: add one that is trained and asked as"),
+    (profiles.curricula, {"conditions": ["mixture_named"], "sizes": []}, "conditions mixture_named: none of them is asked for"),
+    (profiles.curricula, {"conditions": ["description"], "sizes": []}, "conditions description: none of them is asked for its programs' source"),
+    (profiles.proactive, {"conditions": ["description", "in_context"]}, "conditions in_context, description: none of them is asked for"),
+    (composition_plan.plan, {"conditions": ["proactive_named"]}, "conditions proactive_named: add one that is trained and asked as it is"),
 ])  # fmt: skip
 def test_an_experiment_that_could_show_nothing_is_refused(notebook: Callable, changes: dict, message: str) -> None:
     values = {"profile": "smoke", "model": "pbb-small", "n_composed_with_io": None, "n_composed_without_io": None, "train_unread": False}
@@ -288,7 +291,10 @@ def test_a_composition_that_always_fails_where_its_parts_succeed_is_below_its_pr
 
 
 def test_parts_are_found_in_the_same_condition_seed_and_mode() -> None:
-    """Rows in which each answer is right by a rule of its own: what stands beside a composition must be that of its own cell."""
+    """Rows in which each answer is right by a rule of its own: what stands beside a composition must be that of its own cell.
+
+    Answers at inputs of I/O pairs that were shown are about no question that parts were asked.
+    """
     dataset = data()
     asked = [(group, p, x) for group, calls in calls_asked(PLAN, dataset).items() for p, x in calls]
     rows = pd.DataFrame([
@@ -296,7 +302,9 @@ def test_parts_are_found_in_the_same_condition_seed_and_mode() -> None:
          "correct": (x + len(p.name) + len(c) + len(m)) % 3 > 0, "generated": chain_of_thought(p, x)}
         for c in ("proactive", "stage1_only") for m in ("direct", "cot", "in_context_cot") for group, p, x in asked
     ] + [{"condition": "proactive", "seed": 0, "mode": "source", "group": "with_io", "program": p.name, "input": None, "gold": "", "answer": "",
-          "correct": True, "generated": ""} for _, p, _ in asked[:3]])  # fmt: skip
+          "correct": True, "generated": ""} for _, p, _ in asked[:3]]
+      + [{"condition": "proactive", "seed": 0, "mode": "direct", "group": "shown", "program": p.name, "input": 1000, "gold": "", "answer": "",
+          "correct": True, "generated": ""} for _, p, _ in asked if p.calls])  # fmt: skip
     answers = composition_results.beside_parts(rows, PLAN)
     programs = {p.name: p for p in composed(dataset)}
     assert len(answers) == 6 * sum(bool(p.calls) for _, p, _ in asked)

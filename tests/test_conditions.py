@@ -445,7 +445,19 @@ def test_knobs_change_one_thing():
 
 
 @pytest.mark.parametrize(
-    "name", ["early(1.5)", "replay(1)", "templates(0)", "templates(2.5)", "templates(21)", "stage2(0)", "rate2(0)", "erly(0.5)", "early()"]
+    "name",
+    [
+        "early(1.5)",
+        "replay(1)",
+        "templates(0)",
+        "templates(2.5)",
+        "templates(21)",
+        f"templates({'9' * 400})",
+        "stage2(0)",
+        "rate2(0)",
+        "erly(0.5)",
+        "early()",
+    ],
 )
 def test_a_knob_out_of_range_or_misspelt_is_one_line(name):
     with pytest.raises(UsageError, match=r"out of range; give|give a whole number|did you mean|unknown condition"):

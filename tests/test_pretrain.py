@@ -476,7 +476,8 @@ def test_questions_in_words_are_the_same_questions():
     ({"hiden": 3}, "unknown setting 'hiden'; did you mean 'hidden'"), ({"langage": 0.5}, "did you mean 'language'"),
     ({"bpe_size": 10}, "bpe_size 10; give at least 258"), ({"longest": 5}, "longest 5; give at least 64"),
     ({"passes": 2, "layers": 3}, "passes 2 over 3 layers; give at least 1 pass, over an even number"),
-    ({"seed": -1}, "seed -1; give a whole number from 0"),
+    ({"seed": -1}, "seed -1; give a whole number from 0"), ({"seed": 2**63}, "below 2 to the 63rd"),
+    ({"one_distractor": 5}, "one_distractor 5.*together at most 1"), ({"two_distractors": 0.9}, "two_distractors 0.9; give shares"),
 ])  # fmt: skip
 def test_a_setting_that_is_none_is_named(wrong, message):
     with pytest.raises(UsageError, match=message):

@@ -290,6 +290,12 @@ def test_numbers_have_bins_and_a_side_without_answers_is_left_out() -> None:
         0.6, abs=0.05
     )
     assert "where frequent" not in robustness.headline(scored, ARMS.skewed, ARMS.even, (0, 1), mode="direct")
+    demonstrated = scored.assign(
+        group=scored["group"].where(~scored["value"].isin([20, 21]), "with_io")
+    )  # no w/o IO question where it is frequent
+    line = robustness.headline(demonstrated, ARMS.skewed, ARMS.even, (20, 21), mode="direct")
+    assert "where frequent" not in line and "where rare" in line
+    assert "not compared" in robustness.headline(scored.assign(group="with_io"), ARMS.skewed, ARMS.even, (20, 21), mode="direct")
 
 
 def test_few_programs_have_no_interval() -> None:

@@ -94,6 +94,8 @@ def test_steps_along_an_axis_are_paired_question_by_question() -> None:
     assert "3,200 w/ IO programs" in line and "800 0 points" in line and "50 +50 points" in line and "2 seeds" in line
     assert "nothing to compare" in scaling.headline(some[some["n_with_io"] == 50], [50])
     by_size = some.assign(model=some["n_with_io"].map({50: "small", 800: "middle", 3200: "large"}))
+    worded = some.assign(condition="description", mode="direct")  # a condition that is asked in no mode "recall"
+    assert "direct" in scaling.headline(worded, [50, 800], condition="description")
     line = scaling.headline(by_size, ["small", "middle", "large"], column="model")
     assert line.startswith("proactive with large on w/o IO programs") and "middle 0 points" in line and "small +50 points" in line
 

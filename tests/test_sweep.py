@@ -121,6 +121,7 @@ def test_a_file_of_values(tmp_path):
         ("n: []", "has no values"),
         ("- n", "not a mapping"),
         ("n: [1", "not valid YAML"),
+        ("[" * 3000, "nested too deep"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
 )

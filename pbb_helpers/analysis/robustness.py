@@ -180,11 +180,13 @@ def headline(answers: pd.DataFrame, a: str, b: str, frequent: Sequence[int], *, 
     said = []
     for side in SIDES[1:]:
         some = _side(answers, side, frequent)
-        if some.empty:
+        if some[some["group"] == "without_io"].empty:
             continue
         d = statistics.difference(some, a, b, mode=mode, group="without_io")
         shown = "" if d.apart else " (not shown)"
         said.append(f"{side} {findings.points(d.mean, d.low, d.high)}{shown}, n = {d.n} pairs over {d.n_programs} programs")
+    if not said:
+        return f"no question about w/o IO programs is at a frequent value, and none at a rare one: {a} and {b} are not compared"
     seeds = answers["seed"].nunique()
     return f"{a} minus {b} on w/o IO programs, {label(mode)}: {'; '.join(said)}; {seeds} seed{'' if seeds == 1 else 's'}"
 

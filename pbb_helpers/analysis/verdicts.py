@@ -76,8 +76,8 @@ def came_true(expected: str, verdict: str, low: float = math.nan, high: float = 
 
     >>> came_true("above", "below"), came_true("above", "seeds disagree", 0.01, 0.2), came_true("above", "not run")
     ('no', 'no', '-')
-    >>> came_true("not above", "seeds disagree", 0.01, 0.04)
-    'open'
+    >>> came_true("not above", "seeds disagree", 0.01, 0.04), came_true("above", "no difference shown")
+    ('open', 'open')
     >>> came_true("not above", "no difference shown", -0.2, 0.04), came_true("no difference shown", "no difference shown", -0.2, 0.04)
     ('yes', 'open')
     >>> came_true("not above", "no difference shown", -0.01, 0.04, FLOOR_MARGIN)
@@ -85,6 +85,8 @@ def came_true(expected: str, verdict: str, low: float = math.nan, high: float = 
     """
     if verdict == "not run":
         return "-"
+    if verdict == "no difference shown" and math.isnan(low):  # too few programs for an interval
+        return "open"
     if expected in ("above", "below"):
         return "yes" if verdict == expected else "no"
     if verdict == "above" or (verdict == "below" and expected == "no difference shown"):

@@ -51,6 +51,10 @@ class Mix:
             family(name)  # says which there are
         if not sum(self.families.values()) > 0 or min(self.families.values()) < 0:
             raise UsageError(f"families {self.families}; give each a share of 0 or more, one of them above 0")
+        if min(self.one_distractor, self.two_distractors) < 0 or self.one_distractor + self.two_distractors > 1:
+            raise UsageError(
+                f"one_distractor {self.one_distractor}, two_distractors {self.two_distractors}; give shares of 0 or more, together at most 1"
+            )
         if not 0 <= self.language <= 1:
             raise UsageError(f"language {self.language}; give the share of documents in words, from 0 to 1")
         if not 0 <= self.calls <= 1:

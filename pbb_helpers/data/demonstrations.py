@@ -55,7 +55,7 @@ def demonstration(name: str) -> tuple[StageSpec, ...] | None:
     kind, bracket, inside = name.partition("(")
     if kind not in DEMONSTRATIONS:
         return None
-    match = re.fullmatch(r"([0-9]+), *(.+)\)", inside)
+    match = re.fullmatch(r"([0-9]{1,9}), *(.+)\)", inside)
     if not bracket or match is None or not 1 <= int(match[1]) <= MOST_PAIRS:
         raise UsageError(
             f"condition {name!r} takes a number of I/O pairs, 1 to {MOST_PAIRS:,}, and a distribution: write {kind}(8, uniform) or {kind}(8, natural(0.5))"

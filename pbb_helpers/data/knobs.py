@@ -38,9 +38,9 @@ def stage2_rate(factor: float) -> tuple[StageSpec, ...]:
 
 def first_templates(count: float) -> tuple[StageSpec, ...]:
     """Returns the stages of proactive with the first `count` pointer templates alone."""
+    _within("templates", count, 1, N_TEMPLATES)
     if count != int(count):
         raise UsageError(f"templates({count:g}); give a whole number from 1 to {N_TEMPLATES}")
-    _within("templates", count, 1, N_TEMPLATES)
     return tuple(replace(spec, templates=int(count)) for spec in (STAGE1, STAGE2))
 
 

@@ -57,6 +57,8 @@ def plan(values: Mapping[str, Any]) -> Experiment:
         raise UsageError(
             f"n_composed_without_io {planned.n_composed_without_io}; give at least 1, else nothing is asked that was only read"
         )
+    if all(name in profiles.GIVEN or not condition(name).stages for name in planned.conditions):
+        raise UsageError(f"conditions {', '.join(planned.conditions)}: add one that is trained and asked as it is, for example proactive")
     if worded := [name for name in planned.conditions if condition(name).uses_words]:
         raise UsageError(f"conditions {', '.join(worded)}: a program that calls others has no description in words; leave them out")
     if not given.train_unread:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pbb_helpers.analysis import findings, intervals, statistics, traces, verdicts
 from pbb_helpers.analysis.labels import label
+from pbb_helpers.data import demonstrations
 from pbb_helpers.data.compositions import KINDS, SHOWN, kind
 from pbb_helpers.data.documents import execution
 from pbb_helpers.data.plan import Experiment
@@ -31,7 +32,9 @@ def beside_parts(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     this question), product (inner times outer), place (of the first wrong line, see `first_wrong`; missing in mode "direct").
     """
     programs, kinds = _programs(experiment)
-    calls = rows[rows["input"].notna()]
+    calls = rows[
+        rows["input"].notna() & (rows["group"] != demonstrations.SHOWN)
+    ]  # at the inputs of I/O pairs that were shown, parts are not asked
     scores = calls.groupby(["condition", "seed", "mode", "program", "input"])["correct"].mean().to_dict()
     composed = calls[[bool(programs[key].calls) for key in zip(calls["seed"], calls["program"], strict=True)]].reset_index(drop=True)
     lines = []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PLANS = {
     "00_pretrain": "experiments.pretraining:plan",
-    "01_proactive": "experiments.profiles:experiment",
+    "01_proactive": "experiments.profiles:proactive",
     "02_code_vs_language": "experiments.profiles:representations",
     "03_forward_pass_vs_cot": "experiments.profiles:forward",
     "04_scaling": "experiments.scaling:plan",

@@ -17,13 +17,14 @@ from pbb_helpers.analysis import intervals, reading, robustness, statistics
 from pbb_helpers.data.corpus import documents
 from pbb_helpers.data.datasets import generator
 from pbb_helpers.data.documents import call_document, way_of_answering
-from pbb_helpers.families.names import draw_names
+from pbb_helpers.families.names import POOL, draw_names
 from pbb_helpers.programs import UsageError, did_you_mean, family
 from pbb_helpers.training.pretrain import pretrain
 from pbb_helpers.training.recipes import LADDER, PretrainSettings
 
 MODES = ("direct", "cot", "recall")
 LENGTHS = (1, 2, 3, 4)
+MOST_PROGRAMS = POOL // len(LENGTHS)
 TOY = PretrainSettings(name="toy", hidden=32, layers=1, intermediate=64, steps=32, batch_size=8, evaluate_every=16, compile=False, threads=1,
                        dtype="float32", questions=20)  # fmt: skip
 
@@ -82,6 +83,10 @@ def plan(values: Mapping[str, Any]) -> Plan:
         find(given.model, trust_remote_code=given.trust_remote_code)
     if any(number is not None and number < 1 for number in (given.n_programs, given.steps)):
         raise UsageError(f"n_programs={given.n_programs}, steps={given.steps}; give at least 1")
+    if given.n_programs is not None and given.n_programs > MOST_PROGRAMS:
+        raise UsageError(f"n_programs={given.n_programs}; give at most {MOST_PROGRAMS}: there are names for as many of each length")
+    if given.seed < 0:
+        raise UsageError(f"seed={given.seed}; give a whole number from 0")
     ours = LADDER.get(given.model)
     settings = {"smoke": TOY if ours else None, "quick": None, "full": ours}[given.profile]
     if given.steps is not None:

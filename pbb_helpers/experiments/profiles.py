@@ -170,6 +170,17 @@ def experiment(values: Mapping[str, Any], profiles: Mapping[str, Experiment] = P
     return plan
 
 
+def proactive(values: Mapping[str, Any]) -> Experiment:
+    """Returns the experiment of notebook 01, whose figures compare what is recalled with what is run.
+
+    Raises:
+        UsageError: A parameter is not valid.
+    """
+    plan = experiment(values)
+    require_source(plan)
+    return plan
+
+
 class SeveralModels(BaseModel):
     """What a notebook on several models has in place of `model`, and how their stages are matched."""
 
@@ -188,6 +199,19 @@ def require(plan: Experiment, *names: str) -> None:
     if missing := [name for name in names if name not in plan.conditions]:
         raise UsageError(
             f"conditions {', '.join(plan.conditions)}; this notebook compares {' with '.join(names)}: add {' and '.join(missing)}"
+        )
+
+
+def require_source(plan: Experiment) -> None:
+    """Refuses, before anything is trained, a plan none of whose conditions is asked for the source of a program.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if not any(condition(name).stages and "source" in condition(name).modes for name in plan.conditions):
+        raise UsageError(
+            f"conditions {', '.join(plan.conditions)}: none of them is asked for its programs' source, which this notebook compares with "
+            "their execution; add one that is, for example proactive"
         )
 
 
@@ -249,8 +273,7 @@ def forward(values: Mapping[str, Any]) -> list[tuple[Experiment | None, tuple[st
 def curricula(values: Mapping[str, Any]) -> list[tuple[Experiment | None, tuple[str, ...]]]:
     """Returns experiment and models of the two parts of notebook 08: its own, and `beside` on models of other sizes."""
     plan = experiment(values, CURRICULA_PROFILES)
-    if not any(condition(name).stages for name in plan.conditions if name not in GIVEN):
-        raise UsageError(f"conditions {', '.join(plan.conditions)}: add one that is trained and asked as it is, for example proactive")
+    require_source(plan)
     return [(plan, (plan.model,)), beside(values, "sizes", SIZES_PROFILES, SIZES_MODELS)]
 
 

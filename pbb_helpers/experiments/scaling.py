@@ -15,7 +15,7 @@ from safetensors import safe_open
 from pbb_helpers.analysis import findings, reading, statistics
 from pbb_helpers.analysis.labels import label
 from pbb_helpers.data.plan import Experiment
-from pbb_helpers.experiments import across, profiles
+from pbb_helpers.experiments import across, profiles, questions
 from pbb_helpers.experiments.experiment import Results
 from pbb_helpers.notebook import parameters
 from pbb_helpers.programs import UsageError, did_you_mean
@@ -128,7 +128,7 @@ def sizes(names: Iterable[str], *, trust_remote_code: bool = False) -> dict[str,
 
 
 def headline(
-    rows: pd.DataFrame, values: Sequence[Any], *, column: str = "n_with_io", mode: str = "recall", condition: str = "proactive"
+    rows: pd.DataFrame, values: Sequence[Any], *, column: str = "n_with_io", mode: str | None = None, condition: str = "proactive"
 ) -> str:
     """Returns one line: what the last of the values of an axis adds to the one before it, and to the first.
 
@@ -136,7 +136,8 @@ def headline(
         rows: The answers, with `column`.
         values: Of the axis, in order.
         column: "n_with_io" or "model".
-        mode, condition: Whose answers.
+        mode: Of the answers; by default recall, or the first that the condition is asked in.
+        condition: Whose answers.
     """
 
     def said(value: Any) -> str:
@@ -146,6 +147,8 @@ def headline(
     *others, largest = values
     if not others:
         return f"{said(largest)}{unit}, one alone: nothing to compare"
+    asked = questions.modes_of(condition)
+    mode = mode or ("recall" if "recall" in asked else asked[0])
     frame = statistics.prepare(across.as_conditions(rows, column, condition))
     parts = []
     for other in dict.fromkeys((others[-1], others[0])):

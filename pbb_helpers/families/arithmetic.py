@@ -31,8 +31,8 @@ OPERATORS: dict[str, tuple[str, int, int]] = {
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 CONSTRUCTS = ("assign", "if", "for")
 INDENT = "    "
-MOST_STATEMENTS = 50
-"""A program of so many is some 600 tokens, and its execution as many again."""
+MOST_STATEMENTS = 12
+"""Of longer ones hardly a draw stays within the values that are allowed (of twelve statements one in sixty, of twenty none in 500): they would take hours to draw."""
 
 
 @dataclass(frozen=True)

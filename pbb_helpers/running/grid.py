@@ -15,7 +15,7 @@ from pbb_helpers.programs import UsageError, did_you_mean
 
 MOST = 10_000
 """Values of one parameter: more is a slip of the finger."""
-RANGE = re.compile(r"\s*(-?\d+):(-?\d+)(?::(-?\d+))?\s*")
+RANGE = re.compile(r"\s*(-?\d{1,999}):(-?\d{1,999})(?::(-?\d{1,999}))?\s*")
 
 
 def read_grid(known: Mapping[str, Parameter], typed: Iterable[tuple[str, str]], file: Path | None = None) -> dict[str, list[Any]]:
@@ -83,6 +83,8 @@ def _read_file(known: Mapping[str, Parameter], path: Path) -> dict[str, list[Any
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the grid {path} can't be read: {getattr(error, 'strerror', None) or 'not a text'}") from None
+    except RecursionError:
+        raise UsageError(f"the grid {path} is nested too deep; write for example: lr: [0.001, 0.0003]") from None
     except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-99-99 is a ValueError
         raise UsageError(f"the grid {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict) or not loaded:

@@ -224,7 +224,7 @@ def minutes(text: str) -> int:
     Raises:
         UsageError: It is none.
     """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", text.strip())
     if match:
         days, first, second, third = (int(part or 0) for part in match.groups())
         if match[1] is not None:  # days-hours:minutes:seconds

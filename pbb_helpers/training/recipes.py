@@ -51,8 +51,8 @@ class PretrainSettings:
         for name in ("hidden", "layers", "intermediate", "steps", "batch_size", "warmup", "threads", "evaluate_every", "questions"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}; give at least 1")
-        if self.seed < 0:
-            raise UsageError(f"seed {self.seed}; give a whole number from 0")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed {self.seed}; give a whole number from 0, below 2 to the 63rd, which is what torch takes")
         if self.bpe_size < 258:
             raise UsageError(f"bpe_size {self.bpe_size}; give at least 258: a token for each byte and two of its own")
         if self.longest < 64:
