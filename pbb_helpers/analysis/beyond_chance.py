@@ -12,13 +12,12 @@ from typing import Any
 import pandas as pd
 
 from pbb_helpers.analysis.intervals import cluster_bootstrap, t_interval
-from pbb_helpers.analysis.statistics import per_program
+from pbb_helpers.analysis.statistics import CELL, per_program
 from pbb_helpers.analysis.verdicts import CLAIM, NOT_RUN, came_true, verdict
 from pbb_helpers.data import conditions
 from pbb_helpers.programs import Program, from_cell
 
 COLUMNS = ("n", "n_programs", "n_seeds", "share", "chance", "excess", "low", "high", "seed_least", "seed_most", "seed_low", "seed_high")
-CELL = ("condition", "mode", "group")
 
 
 def right(

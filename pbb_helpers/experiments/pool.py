@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 from pbb_helpers.processes import follow_parent
 from pbb_helpers.programs import UsageError
+from pbb_helpers.provenance import cores
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def default_processes() -> int:
     """Returns how many processes suit this machine: one on a GPU, else one per core."""
     import torch
 
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if torch.cuda.is_available() else cores()
 
 
 def in_processes(work: Callable[..., T], todo: Sequence[Any], processes: int, report: Callable[[Any], None]) -> Iterator[T]:
