@@ -266,6 +266,73 @@ def test_without_a_store_accuracy_is_still_shown(copy: Path) -> None:
     assert "no training log" in seen(panel) and "<img" in panel.accuracy.value and not (copy / "store").exists()
 
 
+# ---------------------------------------------------------------- runs of several experiments
+
+
+def pooled(folder: Path, name: str, key: str, **values: tuple) -> None:
+    """Writes a run with the answers of another one twice: the first time all right, the second all wrong, with these values in columns."""
+    rows = rows_of(folder, name)
+    both = [
+        rows.assign(correct=right, **{column: pair[place] for column, pair in values.items()}) for place, right in enumerate((True, False))
+    ]
+    write_run(folder, key, rows=pd.concat(both, ignore_index=True))
+
+
+@pytest.mark.parametrize(("values", "fronts"), [
+    ({"model": ("pbb-small", "pbb-s")}, ("pbb-small", "pbb-s")),
+    ({"arm": ("mixes", "sizes"), "model": ("pbb-small", "pbb-s")}, ("mixes, pbb-small", "sizes, pbb-s")),
+    ({"axis": ("size", "number"), "n_with_io": (None, 1000)}, ("size", "number, 1,000 w/ IO programs")),
+    ({"n_with_io": (1000, 200), "model": ("pbb-small", "pbb-small")}, ("1,000 w/ IO programs", "200 w/ IO programs")),
+])  # fmt: skip
+def test_conditions_of_one_name_are_not_pooled(values: dict, fronts: tuple[str, str], copy: Path) -> None:
+    pooled(copy, A, "eeee00000000", **values)
+    session = Session(copy)
+    table = past_runs.accuracies(session.find("01_tiny/eeee00000000"))
+    for front, right in zip(fronts, (1.0, 0.0), strict=True):
+        own = table[table["condition"].isin([f"{front}: {name}" for name in CONDITIONS])]
+        assert set(own["accuracy"]) == {right} and len(own) == len(past_runs.accuracies(session.find(A)))
+    assert len(table) == 2 * len(own), "and no other line"
+    panel = ComparePanel(session)
+    assert [choice.value for choice in panel.runs[:2]] == ["01_tiny/eeee00000000", B]
+    alt = html.unescape(re.search(r'alt="([^"]+)"', panel.accuracy.value)[1])
+    assert all(f"eeee00000000 {front}: proactive cot {said}" in alt for front, said in zip(fronts, ("100 %", "0 %"), strict=True))
+    assert panel.condition.value == f"{fronts[0]}: proactive" and "stage2" in panel.loss.value
+    assert [name for name, _ in panel.condition.options[1:]][:2] == [
+        f"{fronts[0]}: stage 1 only (no w/o IO source)",
+        f"{fronts[0]}: proactive",
+    ]
+
+
+def test_an_experiment_has_one_name_in_all_runs_that_are_compared(copy: Path) -> None:
+    pooled(copy, A, "eeee00000000", model=("pbb-small", "pbb-s"))
+    alt = ComparePanel(Session(copy)).accuracy.value
+    assert f"{B} pbb-small: proactive cot" in alt and f"{B} proactive cot" not in alt
+    panel = ComparePanel(Session(copy))
+    panel.runs[0].value = A
+    assert f"{B} proactive cot" in panel.accuracy.value, "where each holds one experiment none is named"
+
+
+def test_the_share_that_is_right_may_be_that_of_one_experiment(copy: Path) -> None:
+    pooled(copy, A, "eeee00000000", model=("pbb-small", "pbb-s"), n_with_io=(None, 1000))
+    panel = AnswersPanel(Session(copy), most=1000)
+    n = len(rows_of(copy, A))
+    assert panel.run.value == "01_tiny/eeee00000000"
+    panel.verdict.value = "all"
+    assert f"{2 * n} of {2 * n} answers, 50 % of them right" in seen(panel)
+    for column, value, said in (("model", "pbb-small", "100 %"), ("model", "pbb-s", "0 %"), ("n_with_io", 1000, "0 %")):
+        panel.filters[column].value = value
+        assert f"{n} of {2 * n} answers, {said} of them right" in seen(panel)
+        panel.filters[column].value = ""
+    shown = {column: [name for name, _ in choice.options] for column, choice in panel.filters.items() if choice.layout.display != "none"}
+    assert shown["model"] == ["any", "pbb-s", "pbb-small"] and shown["n_with_io"] == ["any", "1000"] and not {"arm", "axis"} & shown.keys()
+    assert ", pbb-small: source in context (untuned), seed 0, right" in panel.answer.options[0][0]
+    panel.answer.value = panel.answer.options[-1][1]
+    assert "pbb-s, 1,000 w/ IO programs: proactive, " in words(panel.card.value)
+    panel.filters["model"].value = "pbb-s"
+    panel.run.value = A
+    assert f"{n} of {n} answers" in seen(panel) and panel.filters["model"].layout.display == "none", "what is not offered filters nothing"
+
+
 # ---------------------------------------------------------------- answers
 
 
@@ -493,8 +560,29 @@ def test_probabilities_are_those_of_the_whole_text_read_at_once(runs: Path) -> N
 def talking(runs: Path, condition: str = "proactive") -> TalkPanel:
     panel = TalkPanel(Session(runs))
     panel.run.value = A
-    panel.weights.value = (condition, 0)
+    panel.weights.value = next(value for _, value in panel.weights.options if value[:2] == (condition, 0))
     return panel
+
+
+def test_the_model_that_is_chosen_is_the_one_that_is_asked(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(copy, A).query("condition == 'in_context'")
+    store, loaded = Store(copy / "store"), []
+    other = rows.assign(model="pbb-xs", run=store.folder(models.load("pbb-xs").key).name, group="with_io")
+    write_run(copy, "eeee00000000", rows=pd.concat([rows, other], ignore_index=True))
+    load = talk.Talker.load
+    monkeypatch.setattr(talk.Talker, "load", lambda self, folder, base: (loaded.append((folder, base)), load(self, folder, base)))
+    panel = TalkPanel(Session(copy))
+    assert panel.run.value == "01_tiny/eeee00000000"
+    names = [name for name, _ in panel.weights.options]
+    assert names == [f"{model}: source in context (untuned), seed 0 (untuned)" for model in ("pbb-small", "pbb-xs")]
+    for (_, value), model, group in zip(panel.weights.options, ("pbb-small", "pbb-xs"), ("w/o IO", "w/ IO"), strict=True):
+        panel.weights.value = value
+        assert f"({group}, " in panel.program.options[0][0], "as these weights know it"
+        for mode, box in panel.modes.items():
+            box.value = mode == "in_context_direct"
+        panel.ask.click()
+        assert f"{model}: in_context, seed 0, about" in seen(panel) and "1 answers in" in seen(panel)
+    assert loaded == [(some["run"].iloc[0], some["model"].iloc[0]) for some in (rows, other)]
 
 
 def test_source_truth_and_answer_stand_side_by_side(runs: Path) -> None:

@@ -143,7 +143,7 @@ def test_half_a_character_is_spelled_out_where_it_is_written() -> None:
         def decode(self, ids: list[int], **_: object) -> str:
             return WRITTEN["half a character"]
 
-    assert evaluate._text(Tokenizer(), []) == "\\ud83d return 8 \\udcff"
+    assert evaluate.text_of(Tokenizer(), []) == "\\ud83d return 8 \\udcff"
 
 
 def test_rows_of_the_store_come_back_to_the_character(tmp_path: Path) -> None:

@@ -127,12 +127,25 @@ DEMONSTRATION_MARKERS = {"io_only": "s", "source_and_io": "D", "io_alone": "v"}
 _SPARE = ("#5E3C99", "#01665E", "#AA4499")  # for conditions that this table does not know yet
 
 
-def label(name: str) -> str:
-    """Returns the words for a name of the code; a name that is not in the table stands for itself.
+def parted(name: str) -> tuple[str, str]:
+    """Returns the experiment that stands in front of a condition's name where several have one, and the name alone.
 
-    >>> label("without_io"), label("io_only(8, natural)"), label("early(0.5)")
-    ('w/o IO', '8 I/O pairs, natural', 'early(0.5)')
+    >>> parted("sizes, pbb-s: proactive"), parted("proactive")
+    (('sizes, pbb-s', 'proactive'), ('', 'proactive'))
     """
+    front, _, alone = name.rpartition(": ")
+    return front, alone
+
+
+def label(name: str) -> str:
+    """Returns the words for a name of the code; a name that is not in the table stands for itself, and so does what `parted` finds in front.
+
+    >>> label("without_io"), label("io_only(8, natural)"), label("early(0.5)"), label("pbb-s: base")
+    ('w/o IO', '8 I/O pairs, natural', 'early(0.5)', 'pbb-s: untuned')
+    """
+    front, alone = parted(name)
+    if front:
+        return f"{front}: {label(alone)}"
     if found := DEMONSTRATION.fullmatch(name):
         return DEMONSTRATION_LABELS[found[1]].format(k=found[2], distribution=found[3])
     return LABELS.get(name, name)
@@ -155,14 +168,21 @@ def marker(name: str) -> str:
 def in_order(names: object) -> list[str]:
     """Returns the distinct names in the order of the table, then those with I/O pairs by their number, unknown ones last, by name.
 
+    Names with an experiment in front (`parted`) stay together, the experiments as they come.
+
     >>> in_order(["proactive", "zeta", "io_only(16, zipf)", "io_only(8, zipf)", "base"])
     ['base', 'proactive', 'io_only(8, zipf)', 'io_only(16, zipf)', 'zeta']
+    >>> in_order(["pbb-s: proactive", "pbb-m: base", "pbb-s: base"])
+    ['pbb-s: base', 'pbb-s: proactive', 'pbb-m: base']
     """
-    known = list(LABELS)
+    known, given = list(LABELS), list(dict.fromkeys(map(str, names)))  # type: ignore[call-overload]
+    fronts = list(dict.fromkeys(parted(name)[0] for name in given))
 
-    def place(name: str) -> tuple[int, str, int]:
+    def place(whole: str) -> tuple[int, int, str, int]:
+        front, name = parted(whole)
+        first = fronts.index(front)
         if found := DEMONSTRATION.fullmatch(name):
-            return len(known), f"{found[1]} {found[3]}", int(found[2])
-        return (known.index(name), "", 0) if name in known else (len(known) + 1, name, 0)
+            return first, len(known), f"{found[1]} {found[3]}", int(found[2])
+        return (first, known.index(name), "", 0) if name in known else (first, len(known) + 1, name, 0)
 
-    return sorted({str(name) for name in names}, key=place)  # type: ignore[attr-defined]
+    return sorted(given, key=place)

@@ -15,7 +15,8 @@ import ipywidgets as widgets
 import pandas as pd
 
 from pbb_helpers.analysis import reading
-from pbb_helpers.analysis.labels import in_order, label
+from pbb_helpers.analysis.labels import in_order, label, parted
+from pbb_helpers.analysis.statistics import UNTRAINED
 from pbb_helpers.explore import explore_html as html
 from pbb_helpers.explore import past_runs
 from pbb_helpers.explore.explore_answers import AnswersPanel
@@ -119,9 +120,12 @@ class ComparePanel(Panel):
     def _draw(self) -> None:
         """Redraws what has changed since: a figure takes a second."""
         runs = [run for run in map(self.session.find, dict.fromkeys(choice.value for choice in self.runs)) if run]
-        tables = [past_runs.accuracies(run).assign(of_run=past_runs.name(run)) for run in runs]
-        trained = {name for table in tables for name in table["condition"]} - {"base", "in_context", "in_context_description"}
-        offer(self.condition, [("all conditions", ANY), *((label(name), name) for name in in_order(trained))], first="proactive")
+        # What differs within one run is said of each, so that the same experiment has the same name in all.
+        columns = [name for name in past_runs.EXPERIMENT if any(name in past_runs.differing(past_runs.answers(run).rows) for run in runs)]
+        tables = [past_runs.accuracies(run, columns).assign(of_run=past_runs.name(run)) for run in runs]
+        trained = in_order(name for table in tables for name in table["condition"] if parted(name)[1] not in UNTRAINED)
+        first = next((name for name in trained if parted(name)[1] == "proactive"), None)
+        offer(self.condition, [("all conditions", ANY), *((label(name), name) for name in trained)], first=first)
         state = ([(run.folder, run.record.get("finished")) for run in runs], self.group.value, self.condition.value)
         if state == self._drawn:
             return
@@ -129,10 +133,10 @@ class ComparePanel(Panel):
             self.differences.value = self.session.nothing if not self.session.runs else html.page(html.text("No run has left answers yet."))
             self.accuracy.value = self.loss.value = ""
         else:
-            self._show(runs, pd.concat(tables))
+            self._show(runs, pd.concat(tables), columns)
         self._drawn = state
 
-    def _show(self, runs: Sequence[RunResult], table: pd.DataFrame) -> None:
+    def _show(self, runs: Sequence[RunResult], table: pd.DataFrame, columns: Sequence[str]) -> None:
         differ = past_runs.differences(runs)
         same = "equal in every parameter, code and commit" if len(runs) > 1 else "choose a second run to compare with"
         show(self.differences, html.text("What differs:"), html.table(differ) if len(differ) else html.text(same))
@@ -153,7 +157,8 @@ class ComparePanel(Panel):
                 " Highest score that needs no knowledge of the program:", floors, "accuracy", ["of_run", "mode", "floor"]
             )
         show(self.accuracy, html.image(figure, alt))
-        logs = pd.concat([past_runs.training_log(run, self.session.folder / "store").assign(of_run=past_runs.name(run)) for run in runs])
+        store = self.session.folder / "store"
+        logs = pd.concat([past_runs.training_log(run, store, columns).assign(of_run=past_runs.name(run)) for run in runs])
         if self.condition.value:
             logs = logs[logs["condition"] == self.condition.value]
         if logs.empty:

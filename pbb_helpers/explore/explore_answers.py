@@ -17,7 +17,18 @@ from pbb_helpers.explore.explore_session import ANY, Panel, Session, dropdown, o
 from pbb_helpers.explore.past_runs import VERDICTS, Answers
 from pbb_helpers.running.run_record import RunResult
 
-FILTERS = {"condition": "Condition", "group": "Programs", "mode": "Mode", "seed": "Seed", "length": "Statements"}
+FILTERS = {
+    "condition": "Condition",
+    "arm": "Arm",
+    "axis": "Axis",
+    "model": "Model",
+    "n_with_io": "Number of w/ IO programs",
+    "group": "Programs",
+    "mode": "Mode",
+    "seed": "Seed",
+    "length": "Statements",
+}
+"""Columns and their words; those of `past_runs.EXPERIMENT` are offered for a run that differs in them."""
 
 
 class AnswersPanel(Panel):
@@ -40,6 +51,7 @@ class AnswersPanel(Panel):
         )
         self.count, self.card = output("count"), output("card")
         self._offered: Any = None
+        self._differing: tuple[str, ...] = ()
         choices = row(self.run, *self.filters.values(), self.verdict, self.text)
         super().__init__(session, choices, self.count, self.answer, row(self.previous, self.next), self.card)
         self.verdict.value = "wrong"
@@ -63,13 +75,11 @@ class AnswersPanel(Panel):
         if state == self._offered:
             return
         rows = past_runs.answers(run).rows
+        self._differing = past_runs.differing(rows)
         for column, choice in self.filters.items():
-            values = (
-                in_order(rows[column])
-                if rows[column].dtype == object or str(rows[column].dtype).startswith("str")
-                else sorted(set(rows[column].tolist()))
-            )
-            offer(choice, [("any", ANY), *((label(str(value)), value) for value in values)])
+            useful = column in self._differing or column not in past_runs.EXPERIMENT
+            offer(choice, [("any", ANY), *((label(str(value)), value) for value in (_values(rows[column]) if useful else ()))])
+            choice.layout.display = None if useful else "none"
         self._offered = state
         self._list()
 
@@ -89,7 +99,7 @@ class AnswersPanel(Panel):
             return
         chosen = {column: choice.value for column, choice in self.filters.items() if choice.value != ANY}
         found = past_runs.select(self._answers.rows, verdict=self.verdict.value, text=self.text.value, **chosen)
-        some = found.head(self.most)
+        some = past_runs.named(found.head(self.most), self._differing)
         offer(self.answer, [(_title(line), place) for place, line in some.iterrows()])
         more = f", the first {self.most} in the list" if len(found) > self.most else ""
         right = f", {100 * found['correct'].mean():.0f} % of them right" if len(found) and self.verdict.value == "all" else ""
@@ -100,7 +110,7 @@ class AnswersPanel(Panel):
         if self.answer.value is None:
             show(self.card, html.text("no answer is so; clear a filter"))
             return
-        line = self._answers.rows.loc[self.answer.value].to_dict()
+        line = past_runs.named(self._answers.rows.loc[[self.answer.value]], self._differing).iloc[0].to_dict()
         program = self._answers.programs.get((line["seed"], line["program"]))
         kind, wrong = past_runs.first_wrong(program, line["input"], line["mode"], line["generated"], line["gold"])
         show(self.card, html.answer(line, _truth(line, program), kind, wrong))
@@ -111,6 +121,12 @@ class AnswersPanel(Panel):
         if values:
             place = values.index(self.answer.value) if self.answer.value in values else 0
             self.answer.value = values[min(max(place + by, 0), len(values) - 1)]
+
+
+def _values(column: pd.Series) -> list[Any]:
+    """Returns the distinct values of a column, in order. Numbers are whole; of a column with gaps they come as floats."""
+    known = column.dropna()
+    return sorted(set(known.astype(int).tolist())) if pd.api.types.is_numeric_dtype(known) else in_order(known)
 
 
 def _title(line: pd.Series) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 
-from pbb_helpers.analysis.labels import label
+from pbb_helpers.analysis.labels import label, parted
 from pbb_helpers.data.documents import MODES, N_TEMPLATES
 from pbb_helpers.data.typed_programs import READERS, typed
 from pbb_helpers.explore import explore_html as html
@@ -59,12 +59,13 @@ class TalkPanel(Panel):
         if not runs:
             self.status.value = self.session.nothing if not self.session.runs else html.page(html.text("No run has left answers yet."))
             return
+        found = past_runs.checkpoints(past_runs.named(self._answers.rows))
         weights = [
-            (f"{label(line.condition)}, seed {line.seed} ({label(line.stage)})", (line.condition, line.seed))
+            (f"{label(line.condition)}, seed {line.seed} ({label(line.stage)})", (line.condition, line.seed, line.run))
             # The same weights stand under each condition that asks them otherwise: here they are asked anew.
-            for line in past_runs.checkpoints(self._answers.rows).drop_duplicates(["seed", "run"]).itertuples()
+            for line in found.drop_duplicates(["seed", "run"]).itertuples()
         ]
-        offer(self.weights, weights, first=next((value for _, value in weights if value[0] == "proactive"), None))
+        offer(self.weights, weights, first=next((value for _, value in weights if parted(value[0])[1] == "proactive"), None))
         self._offer_programs()
 
     @property
@@ -75,11 +76,11 @@ class TalkPanel(Panel):
         return past_runs.answers(run)
 
     def _offer_programs(self) -> None:
-        """Offers the programs of the seed that the weights were trained with, w/o IO first."""
-        _, seed = self.weights.value
+        """Offers the programs that the weights were asked about in their seed, w/o IO first."""
+        _, seed, folder = self.weights.value
         rows = self._answers.rows
-        groups = rows[rows["seed"] == seed].drop_duplicates("program").set_index("program")["group"]
-        found = [(groups.get(name, ""), program) for (of, name), program in self._answers.programs.items() if of == seed]
+        groups = rows[(rows["seed"] == seed) & (rows["run"] == folder)].drop_duplicates("program").set_index("program")["group"]
+        found = [(groups[name], program) for (of, name), program in self._answers.programs.items() if of == seed and name in groups]
         found.sort(key=lambda pair: (pair[0] != "without_io", pair[1].name))
         before = self.program.value
         offer(self.program, [(f"{program.name} ({label(group)}, {_statements(program)})", program) for group, program in found])
@@ -127,14 +128,14 @@ class TalkPanel(Panel):
         if not wanted:
             raise UsageError("no way of answering is ticked; tick one")
         program = typed(self.source.value, self._family)
-        condition, seed = self.weights.value
+        condition, seed, folder = self.weights.value
         rows = self._answers.rows
-        weights = rows[(rows["condition"] == condition) & (rows["seed"] == seed)].iloc[0]
+        model = rows[rows["run"] == folder]["model"].iloc[0]
         self.ask.disabled = True
         try:
             show(self.status, html.text("loading the weights …"))
             self._talker = self._talker or Talker(Store(self.session.folder / "store"))
-            self._talker.load(weights["run"], weights["model"])
+            self._talker.load(folder, model)
             started, parts = time.monotonic(), []
             for number, mode in enumerate(wanted):
                 show(self.status, html.text(f"asking {number + 1} of {len(wanted)}: {label(mode)} …"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pbb_helpers.analysis import statistics
+from pbb_helpers.analysis import labels, statistics
 from pbb_helpers.analysis.traces import TRACED, first_error
 from pbb_helpers.data.documents import execution, way_of_answering
 from pbb_helpers.data.typed_programs import READERS, read
@@ -26,6 +26,8 @@ from pbb_helpers.training.store import read_metrics
 
 COLUMNS = ("run", "notebook", "parameters", "state", "took", "left", "note")
 ANSWER_COLUMNS = ("run", "model", "family", "condition", "seed", "group", "program", "input", "mode", "length", "prompt", "generated", "answer", "gold", "correct")  # fmt: skip
+EXPERIMENT = ("arm", "axis", "model", "n_with_io")
+"""Columns in which a run may hold several experiments, each with conditions of the same names."""
 VERDICTS = ("all", "wrong", "right", "not parsed")
 KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -175,16 +177,50 @@ def _differs(text: str, true: str) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
 
 
-def accuracies(run: RunResult) -> pd.DataFrame:
-    """Returns accuracies with intervals, of `statistics.results`: a line a condition, mode, group and seed, and one for all seeds."""
+def differing(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Returns the columns of `EXPERIMENT` in which the answers of a run differ; those of one condition that differ there must not be pooled."""
+    return tuple(column for column in EXPERIMENT if column in rows and rows[column].nunique(dropna=False) > 1)
+
+
+def named(rows: pd.DataFrame, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Returns the rows with their experiment in front of the condition: "sizes, pbb-s: proactive", which `labels` reads.
+
+    Args:
+        rows: Of a run.
+        columns: What tells experiments apart; by default those in which these rows are `differing`. What a row does not have is left out.
+    """
+    columns = differing(rows) if columns is None else columns
+    told = [[_told(column, value) for value in rows[column]] for column in columns if column in rows]
+    if not told:
+        return rows
+    fronts = [", ".join(filter(None, parts)) for parts in zip(*told, strict=True)]
+    names = [f"{front}: {name}" if front else name for front, name in zip(fronts, rows["condition"], strict=True)]
+    return rows.assign(condition=names)
+
+
+def _told(column: str, value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{int(value):,} w/ IO programs" if column == "n_with_io" else str(value)
+
+
+def accuracies(run: RunResult, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Returns accuracies with intervals, of `statistics.results`: a line a condition, mode, group and seed, and one for all seeds.
+
+    Args:
+        run: With answers.
+        columns: What tells its experiments apart, as in `named`.
+    """
     answers(run)  # says what is wrong, if anything is
     path = run.folder / "rows.jsonl"
-    return _accuracies(path, path.stat().st_mtime_ns, run.status)
+    return _accuracies(path, path.stat().st_mtime_ns, run.status, None if columns is None else tuple(columns))
 
 
 @functools.lru_cache(maxsize=8)
-def _accuracies(path: Path, written: int, status: str) -> pd.DataFrame:
-    return statistics.results(_answers(path, written, status).rows)
+def _accuracies(path: Path, written: int, status: str, columns: tuple[str, ...] | None) -> pd.DataFrame:
+    rows = named(_answers(path, written, status).rows, columns)
+    experiments = [labels.parted(name)[0] for name in rows["condition"]]
+    return pd.concat([statistics.results(some) for _, some in rows.groupby(experiments, sort=False)], ignore_index=True)
 
 
 def highest_floors(run: RunResult, modes: Sequence[str]) -> pd.DataFrame:
@@ -203,13 +239,18 @@ def checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[["condition", "seed", "stage", "run"]].drop_duplicates().reset_index(drop=True)
 
 
-def training_log(run: RunResult, store: Path) -> pd.DataFrame:
+def training_log(run: RunResult, store: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Returns the training of what answered in a run: condition, seed, stage, folder, step, loss, …, one line per logged step.
 
     Stages that conditions share stand under each of them. Empty where nothing was trained, or the store has gone.
+
+    Args:
+        run: With answers.
+        store: Where its weights are.
+        columns: What tells its experiments apart, as in `named`.
     """
     lines = []
-    for line in checkpoints(answers(run).rows).itertuples(index=False):
+    for line in checkpoints(named(answers(run).rows, columns)).itertuples(index=False):
         for folder, config in stages_behind(store, line.run):
             where = {"condition": line.condition, "seed": line.seed, "stage": config["name"], "folder": folder.name}
             lines += [where | entry for entry in read_metrics(folder)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ class Talker:
         with _few_threads(self._model):
             ids, tokens = _decode(self._model, tokenizer, prompt, max(2 * len(completion) + 8, ROOM))
         finished = bool(ids) and ids[-1] in evaluate.end_tokens(self._model, tokenizer)
-        text = _text(tokenizer, ids[:-1] if finished else ids)
+        text = evaluate.text_of(tokenizer, ids[:-1] if finished else ids)
         return Reply(example, evaluate.score(example, evaluate.Generation(text, finished)), tokens)
 
 
@@ -134,10 +134,5 @@ def _decode(model: Any, tokenizer: Any, prompt: list[int], limit: int) -> tuple[
 
 def _token(tokenizer: Any, probabilities: torch.Tensor, written: int) -> Token:
     values, likeliest = probabilities.topk(min(OTHERS + 1, len(probabilities)))
-    others = [(_text(tokenizer, [i]), p) for i, p in zip(likeliest.tolist(), values.tolist(), strict=True) if i != written]
-    return Token(_text(tokenizer, [written]), float(probabilities[written]), tuple(others[:OTHERS]))
-
-
-def _text(tokenizer: Any, ids: Sequence[int]) -> str:
-    text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-    return text.encode(errors="backslashreplace").decode()
+    others = [(evaluate.text_of(tokenizer, [i]), p) for i, p in zip(likeliest.tolist(), values.tolist(), strict=True) if i != written]
+    return Token(evaluate.text_of(tokenizer, [written]), float(probabilities[written]), tuple(others[:OTHERS]))

@@ -57,7 +57,7 @@ def accuracy_by_run(table: pd.DataFrame, *, modes: Sequence[str], group: str = "
                 ax.axvline(floor, color=shade, linestyle=FLOOR_LINE["linestyle"], linewidth=1.1, zorder=1.5, marker=mark, markevery=[1], markersize=4.5,
                            clip_on=False)  # fmt: skip
         ax.set_title(label(mode))
-        ax.set_yticks(range(len(conditions)), [label(name) for name in conditions])
+        ax.set_yticks(range(len(conditions)), [label(name).replace(": ", ":\n") for name in conditions])  # an experiment above
         ax.set_ylim(len(conditions) - 0.5, -0.5)
         ax.hlines(np.arange(1, len(conditions)) - 0.5, 0, 1, color="#E3E3E3", linewidth=0.7)
         ax.set_xlim(-0.02, 1.02)

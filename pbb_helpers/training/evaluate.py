@@ -93,7 +93,7 @@ def rows_together(model: Any) -> int:
 
 def _given(tokenizer: PreTrainedTokenizerBase, example: Example) -> str:
     """Returns the beginning of the answer that was given with the question: it counts as written."""
-    return _text(tokenizer, given_tokens(tokenizer, example))
+    return text_of(tokenizer, given_tokens(tokenizer, example))
 
 
 def score(example: Example, generation: Generation) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def complete(
             written = _decode_batch(model, prompts, its_limits, ends, pad, vocabulary)
             for place, ids in zip(places, written, strict=True):
                 finished = bool(ids) and ids[-1] in ends
-                answers[place] = Generation(_text(tokenizer, ids[:-1] if finished else ids), finished)
+                answers[place] = Generation(text_of(tokenizer, ids[:-1] if finished else ids), finished)
             if on_batch:
                 on_batch(len(places))
     finally:
@@ -249,8 +249,8 @@ def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted({tokenizer.eos_token_id, *(end for end in declared if end is not None)})
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    # Special tokens stay visible: an answer with one in it is no clean answer.
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """Returns the text of tokens. Special ones stay visible: an answer with one in it is no clean answer."""
     text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
     return text.encode(errors="backslashreplace").decode()  # half a surrogate pair is no text to pandas, nor to a file
 
