@@ -16,21 +16,11 @@ import pbb_helpers
 
 PACKAGE = Path(pbb_helpers.__file__).parent
 # These modules start runs and show results but don't make them: a change in them repeats no run.
-_PRESENTATION = {"cli.py", "terminal.py", "runner.py", "run_record.py", "report.py", "report_index.py", "doctor.py"}
-_PRESENTATION |= {
-    "cli_sweep.py",
-    "cli_models.py",
-    "cli_options.py",
-    "grid.py",
-    "sweep.py",
-    "sweep_run.py",
-    "slurm.py",
-    "run_table.py",
-    "run_logs.py",
-    "cleaning.py",
-}
-_PRESENTATION |= {"claims.py", "images.py", "share.py"}
-LIBRARIES = ("torch", "transformers", "peft", "numpy", "pandas", "papermill")
+_PRESENTATION = {f"{name}.py" for name in ("cli", "cli_models", "cli_options", "cli_sweep", "doctor")}
+_PRESENTATION |= {f"running/{name}.py" for name in ("cleaning", "grid", "run_logs", "run_record", "run_table", "runner", "slurm")}
+_PRESENTATION |= {f"running/{name}.py" for name in ("sweep", "sweep_run", "terminal")}
+_PRESENTATION |= {f"sharing/{name}.py" for name in ("claims", "images", "report", "report_index", "share")}
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy", "pandas", "matplotlib", "seaborn", "papermill")
 
 
 def provenance() -> dict[str, Any]:
@@ -77,7 +67,7 @@ def hardware_line(found: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the libraries that decide the numbers; importing none of them."""
+    """Returns the versions of Python and of the libraries that decide the numbers and the figures; importing none of them."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -89,7 +79,7 @@ def versions() -> dict[str, str]:
 
 def package_hash() -> str:
     """Returns the SHA-256 of the package's source and shipped models, without the modules that only present results."""
-    files = [p for p in PACKAGE.rglob("*.py") if p.name not in _PRESENTATION]
+    files = [p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).as_posix() not in _PRESENTATION]
     files += PACKAGE.rglob("*.txt")  # the words that texts of ciphers are drawn from
     files += [p for p in (PACKAGE / "shipped").rglob("*") if p.is_file()]
     digest = hashlib.sha256()

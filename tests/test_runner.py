@@ -20,12 +20,13 @@ import pytest
 from faults import flip_a_bit, gone
 from notebooks_for_tests import RESULTS, write_notebook
 
+from pbb_helpers import provenance
 from pbb_helpers.parameters import read_notebook, read_parameters
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_logs import find_runs
-from pbb_helpers.running.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run
+from pbb_helpers.running.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run, seal
 from pbb_helpers.running.run_table import console, elapsed, runs_table
-from pbb_helpers.running.runner import MODEL_PARAMETERS, parameters_key, run, weights_print
+from pbb_helpers.running.runner import MODEL_PARAMETERS, fingerprint, parameters_key, run, weights_print
 from pbb_helpers.sharing.report_index import render_all
 
 # A child that ignores SIGTERM: the runner must end that one too.
@@ -99,6 +100,61 @@ def test_other_weights_in_a_models_folder_make_another_run(tmp_path: Path, tiny_
     assert not first.reused and run(path, {"model": str(tmp_path / "a")}, out_dir=tmp_path / "runs").reused
     os.utime(tmp_path / "a" / "model.safetensors", (1, 1))
     assert not run(path, {"model": str(tmp_path / "a")}, out_dir=tmp_path / "runs").reused
+
+
+def test_another_version_of_a_library_makes_another_run(done, tmp_path: Path, monkeypatch):
+    folder, _, _ = done
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    its = {"n": 3, "lr": 1}
+    assert run(tmp_path / "tiny.ipynb", its, out_dir=tmp_path / "runs").reused
+    installed = provenance.versions()
+    monkeypatch.setattr(provenance, "versions", lambda: installed | {"matplotlib": "0.1"})
+    assert not run(tmp_path / "tiny.ipynb", its, out_dir=tmp_path / "runs").reused
+    assert run(tmp_path / "tiny.ipynb", its, out_dir=tmp_path / "runs").reused
+
+
+def test_a_run_whose_record_says_nothing_of_libraries_is_made_again(done, tmp_path: Path):
+    """Such are the records of before they were asked for: what made them is not known."""
+    folder, _, result = done
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    old = RunResult(tmp_path / result.folder.relative_to(folder), json.loads((result.folder / "run.json").read_text()))
+    del old.record["fingerprint"]["versions"]
+    (old.folder / "run.json").write_text(json.dumps(old.record))
+    (old.folder / "manifest.json").unlink()
+    seal(old)
+    again = run(tmp_path / "tiny.ipynb", {"n": 3, "lr": 1}, out_dir=tmp_path / "runs")
+    assert not again.reused and again.status == "completed"
+
+
+CACHE = """import os, shutil
+from pathlib import Path
+cache = Path(os.environ["HF_HUB_CACHE"], "models--someorg--tiny")
+shutil.copytree(folder, cache / "snapshots" / commit, dirs_exist_ok=True)
+(cache / "refs").mkdir(exist_ok=True)
+(cache / "refs" / "main").write_text(commit)
+print(model)"""
+"""Does to the cache of models what a download does."""
+
+
+def test_another_commit_of_a_hub_model_makes_another_run(tmp_path: Path, tiny_folder: Callable, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the hub is not asked
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))  # that of the kernel
+    parameters = 'model = "pbb-small"  # a hub id\nfolder = ""  # its files\ncommit = ""  # and what they are of'
+    path = write_notebook(tmp_path / "tiny.ipynb", CACHE, parameters=parameters)
+    values = {"model": "someorg/tiny", "folder": str(tiny_folder("llama")), "commit": "a" * 40}
+    first = run(path, values, out_dir=tmp_path / "runs")
+    assert first.status == "completed" and first.record["fingerprint"]["someorg/tiny"] == f"someorg/tiny@{'a' * 40}", "downloaded by it"
+    assert run(path, values, out_dir=tmp_path / "runs").reused
+    cache = tmp_path / "hub" / "models--someorg--tiny"
+    shutil.copytree(cache / "snapshots" / ("a" * 40), cache / "snapshots" / ("b" * 40))
+    assert run(path, values, out_dir=tmp_path / "runs").reused, "it lies there, but is not the one that is found"
+    (cache / "refs" / "main").write_text("b" * 40)
+    again = run(path, values, out_dir=tmp_path / "runs")
+    assert not again.reused and json.loads((again.folder / "run.json").read_text())["fingerprint"]["someorg/tiny"].endswith("b" * 40)
+    assert "someorg/tiny" not in fingerprint(read_notebook(path), values | {"model": "someorg/other"}), "what is not there is not sought"
 
 
 @pytest.mark.parametrize("spec", ["org/name", "pbb-small", "pbb-xl", "./nowhere", "a" * 5000, "~nobody/x", "\0", ""])

@@ -35,7 +35,7 @@ class RunResult:
     Attributes:
         folder: Holds run.json, <notebook>.ipynb, rows.jsonl, results.csv, headline.txt, figures/.
         record: The contents of run.json, with the status as it truly is: "completed", "failed", "killed" or "running".
-        reused: Nothing was run: a finished run with equal parameters, notebook and package was there.
+        reused: Nothing was run: a finished run with equal parameters, notebook, package, libraries and models was there.
     """
 
     folder: Path

@@ -19,7 +19,7 @@ from pbb_helpers.experiments import plans
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.run_record import PREVIOUS, Event, Record, RunResult, Stopped, damage_of, now, process_start, read_run, seal
-from pbb_helpers.training.model_files import made_here, made_root
+from pbb_helpers.training.model_files import cached, made_here, made_root
 from pbb_helpers.training.store import set_aside
 
 FORMAT = 1
@@ -75,8 +75,11 @@ def run(
         start = _first_record(path, node, values, changed, prints, folder.name)
         record = Record(folder, start)
         result = _execute(path, changed, folder, record, on_event or (lambda _: None))
+        ended = snapshots(values) | prints  # with what it downloaded; of what was there before, what it began with
         if provenance.package_hash() != prints["package"]:  # processes import what lies on the disk when they start
-            record.data["fingerprint"] = prints | {"package": "changed during the run"}
+            ended["package"] = "changed during the run"
+        if ended != prints:
+            record.data["fingerprint"] = ended
             record.write()
         if result.status == "completed":
             seal(result)
@@ -85,29 +88,37 @@ def run(
 
 
 def fingerprint(node: Any, values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the hashes of what makes a run beside its parameters: the notebook, the package, and models that lie in folders."""
-    return {"notebook": source_hash(node), "package": provenance.package_hash()} | weights_print(values)
+    """Returns what makes a run beside its parameters: hashes of notebook and package, the libraries' versions, and `weights_print`."""
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
+    return {"notebook": source_hash(node), "package": provenance.package_hash(), "versions": versions} | weights_print(values)
 
 
 def weights_print(values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns a hash of names, sizes and times of the files of every model that lies in a folder and does not ship; {} without any.
+    """Returns a hash of names, sizes and times of the files of every model that lies in a folder and does not ship, and `snapshots`; {} without any.
 
     The files themselves are read where they are used: the store's keys hold their hashes. Here it is asked only whether to look again.
     """
     files: list[Path] = []
-    for spec in (text for name in MODEL_PARAMETERS for text in _texts(values.get(name))):
+    for spec in _models(values):
         if folder := made_here(spec):
             files += [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     said = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return {"models": hashlib.sha256(json.dumps(said).encode()).hexdigest()} if files else {}
+    return ({"models": hashlib.sha256(json.dumps(said).encode()).hexdigest()} if files else {}) | snapshots(values)
+
+
+def snapshots(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns "id@commit" of every model of the hub that lies in the local cache, by its name among the parameters; the hub is not asked."""
+    trusted = bool(values.get("trust_remote_code"))
+    return {spec: found[1] for spec in _models(values) if (found := cached(spec, trust_remote_code=trusted))}
 
 
 MODEL_PARAMETERS = ("model", "models", "sizes", "repeated", "crossed")
 """The parameters that name base models."""
 
 
-def _texts(value: Any) -> list[str]:
-    return [text for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str)]
+def _models(values: Mapping[str, Any]) -> list[str]:
+    given = [values.get(name) for name in MODEL_PARAMETERS]
+    return [text for value in given for text in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(text, str)]
 
 
 def is_current(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str]) -> bool:

@@ -53,7 +53,7 @@ class Sweep:
         notebook: Path of the .ipynb.
         points: The runs, in the order of the grid; the last name varies fastest.
         varied: Names with more than one value.
-        prints: Hashes of notebook and package: a finished run with others is repeated.
+        prints: `runner.fingerprint` but for the models: a finished run with another is repeated.
     """
 
     notebook: Path

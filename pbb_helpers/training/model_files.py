@@ -109,12 +109,32 @@ def made_here(spec: str) -> Path | None:
         return None
 
 
+def cached(spec: str, *, trust_remote_code: bool = False) -> tuple[Path, str] | None:
+    """Returns what `find` does for a hub model that lies whole in the local cache, None for any other: the hub is not asked."""
+    try:
+        if not is_hub_id(spec):
+            return None
+    except OSError:  # no path: `find` says so
+        return None
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = spec.partition("@")
+    with contextlib.suppress(OSError, ValueError, UsageError):
+        folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+        check_folder(folder, trust_remote_code=trust_remote_code)
+        if not trust_remote_code or any(folder.glob("*.py")) or "auto_map" not in read_json(folder / "config.json"):
+            return folder, f"{name}@{folder.name}"
+    return None
+
+
 def _find_on_hub(spec: str, trust_remote_code: bool) -> tuple[Path, str]:
     """Returns the local snapshot of a hub model, downloaded if need be, and "id@commit".
 
     What is in the local cache is taken from there without asking the network. The hub is asked once, with a short time limit,
     before a download starts: the download itself would try for half a minute and end in a long traceback.
     """
+    if found := cached(spec, trust_remote_code=trust_remote_code):
+        return found
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -125,11 +145,6 @@ def _find_on_hub(spec: str, trust_remote_code: bool) -> tuple[Path, str]:
         "allow_patterns": [*kinds, "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
         "ignore_patterns": ["*/*", "consolidated*"],
     }
-    with contextlib.suppress(OSError, ValueError, UsageError):
-        folder = Path(snapshot_download(name, revision=revision or None, local_files_only=True))
-        check_folder(folder, trust_remote_code=trust_remote_code)
-        if not trust_remote_code or any(folder.glob("*.py")) or "auto_map" not in read_json(folder / "config.json"):
-            return folder, f"{name}@{folder.name}"
     try:
         commit = HfApi().model_info(name, revision=revision or None, timeout=HUB_SECONDS).sha
         folder = Path(snapshot_download(name, revision=commit, **files))
