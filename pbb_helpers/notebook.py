@@ -17,6 +17,7 @@ from pbb_helpers.markup import LONGEST_OUTPUT, shortened, table_html, visible
 from pbb_helpers.parameters import Parameter, check
 from pbb_helpers.programs import UsageError
 from pbb_helpers.progress import LiveCurves, Progress
+from pbb_helpers.provenance import FromStore, trained_by
 
 __all__ = ["LiveCurves", "Progress", "parameters", "record", "run_folder", "runs_root", "show"]
 
@@ -73,7 +74,7 @@ def runs_root() -> Path:
 
 def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims: Any = None, tables: Mapping[str, Any] | None = None,
            headline: str | None = None, reused: float | None = None, folder: Path | None = None) -> Path:  # fmt: skip
-    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, floors.csv, claims.csv, tables/, headline.txt, reused.txt.
+    """Returns the run's folder after writing what is given: rows.jsonl, results.csv, floors.csv, claims.csv, tables/, headline.txt, reused.txt, trained_by.json.
 
     Args:
         rows: A DataFrame or an iterable of dicts, one per answer.
@@ -82,13 +83,15 @@ def record(*, rows: Any = None, results: Any = None, floors: Any = None, claims:
         claims: A DataFrame of `verdicts.claims`, for the table of claims.
         tables: Further DataFrames by name, of what the report says beside its figures: each number that is told is in a file.
         headline: One line for the terminal and the top of the report.
-        reused: The share of the work that came from the store: the run's time is that of the rest.
+        reused: The share of the work that came from the store: the run's time is that of the rest. That of an experiment says who trained too.
         folder: Where; `run_folder()` by default.
     """
     folder = Path(folder) if folder else run_folder()
     with plain_errors(folder):
         if reused is not None:
             write_text(folder / "reused.txt", f"{reused:.4f}\n")
+        if isinstance(reused, FromStore) and reused.trainings:
+            write_text(folder / "trained_by.json", json.dumps(trained_by(reused.trainings.values()), indent=1) + "\n")
         _write(folder, rows, headline, results=results, floors=floors, claims=claims)
         for name, table in (tables or {}).items():
             (folder / "tables").mkdir(exist_ok=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,43 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+class FromStore(float):
+    """A share of work that the store held before, and what every training behind the result says of itself, of this run or an earlier one.
+
+    Attributes:
+        trainings: `provenance` of each stage, by the name of its folder in the store.
+    """
+
+    trainings: dict[str, dict[str, Any]]
+
+    def __new__(cls, share: float = 0.0, trainings: Mapping[str, dict[str, Any]] | None = None) -> FromStore:
+        self = super().__new__(cls, share)
+        self.trainings = dict(trainings or {})
+        return self
+
+
+def trained_by(trainings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the commits and versions that trainings were made with, each once with its number of stages, most first.
+
+    >>> trained_by([{"commit": "a"}, {"commit": "b"}, {"commit": "b"}])
+    [{'commit': 'b', 'versions': None, 'stages': 2}, {'commit': 'a', 'versions': None, 'stages': 1}]
+    """
+    counts = Counter(json.dumps({key: each.get(key) for key in ("commit", "versions")}) for each in trainings)
+    return [json.loads(said) | {"stages": n} for said, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def trained_line(found: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the commits of `trained_by` in one line.
+
+    >>> trained_line([{"commit": "abc", "stages": 12}, {"commit": None, "stages": 4}, {"commit": "abc", "stages": 1}])
+    'abc (13 stages), no commit (4 stages)'
+    """
+    counts: Counter[str] = Counter()
+    for each in found:
+        counts[each["commit"] or "no commit"] += each["stages"]
+    return ", ".join(f"{commit} ({n} stage{'s' if n > 1 else ''})" for commit, n in counts.most_common())
 
 
 def package_hash() -> str:

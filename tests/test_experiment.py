@@ -21,11 +21,12 @@ from pbb_helpers.data.conditions import MAIN
 from pbb_helpers.data.descriptions import find
 from pbb_helpers.data.documents import WORD_MODES
 from pbb_helpers.data.plan import Experiment, small
-from pbb_helpers.experiments.experiment import run
+from pbb_helpers.experiments.experiment import reused, run, trainings
 from pbb_helpers.experiments.jobs import jobs, run_job
 from pbb_helpers.experiments.leak_report import leak_report
 from pbb_helpers.experiments.questions import held_out_inputs, modes_of
 from pbb_helpers.programs import UsageError
+from pbb_helpers.provenance import trained_by
 from pbb_helpers.training import evaluate, train
 from pbb_helpers.training.store import Store
 
@@ -228,6 +229,24 @@ def test_a_second_run_trains_and_asks_nothing(plan, whole, monkeypatch):
     rows, metrics = in_this_process(plan, whole[1])
     assert text(in_order(rows, plan)) == text(whole[0].rows) and len(metrics) == len(whole[0].metrics)
     assert {path: path.stat().st_mtime_ns for path in whole[1].rglob("*.safetensors")} == before
+
+
+def test_results_say_who_trained_each_stage_now_or_before(plan, whole, tmp_path, monkeypatch):
+    some = replace(plan, conditions=("base", "stage1_only"), seeds=(0,))
+    monkeypatch.setattr(train, "provenance", lambda: {"commit": "before", "versions": {"torch": "1"}})
+    in_this_process(some, tmp_path)
+    monkeypatch.setattr(train, "provenance", lambda: {"commit": "now", "versions": {"torch": "2"}})
+    more = replace(some, conditions=("base", "stage1_only", "proactive", "source_only"))
+    rows, _ = in_this_process(more, tmp_path)
+    found = trained_by(trainings(tmp_path, [row["run"] for row in rows]).values())
+    assert [(each["commit"], each["versions"]["torch"], each["stages"]) for each in found] == [("now", "2", 2), ("before", "1", 1)]
+    last = [row["run"] for row in rows if row["condition"] == "proactive"]
+    assert {its["commit"] for its in trainings(tmp_path, last).values()} == {"before", "now"}, (
+        "the stage that it went on from is among them"
+    )
+    assert trainings(tmp_path, [row["run"] for row in rows if row["condition"] == "base"]) == trainings(tmp_path, ["../x"]) == {}
+    its = whole[0].reused.trainings
+    assert len(its) == len(list(whole[1].glob("*/config.json"))) and reused(whole[0], whole[0]).trainings == its
 
 
 def test_a_condition_alone_gives_the_rows_it_has_among_others(plan, whole, tmp_path):

@@ -101,6 +101,15 @@ def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
     assert readme.read_text() == text
 
 
+def test_who_trained_is_recorded_beside_who_rendered(tmp_path: Path) -> None:
+    readme, run = tmp_path / "README.md", finished(tmp_path / "run")
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")
+    run.record.update(commit="new", trained_by=[{"commit": "old", "versions": {}, "stages": 2}])
+    record.record(run, tmp_path / "figures", readme)
+    facts = json.loads((tmp_path / "figures" / "01_x" / "run.json").read_text())
+    assert (facts["commit"], facts["trained_by"]) == ("new", run.record["trained_by"])
+
+
 def test_tables_and_floors_are_recorded_with_the_figures(tmp_path: Path) -> None:
     readme, run = tmp_path / "README.md", finished(tmp_path / "run")
     readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n")

@@ -27,6 +27,7 @@ from pbb_helpers.running.run_logs import find_runs
 from pbb_helpers.running.run_record import RunResult, all_runs, damage_of, latest, process_start, read_run, seal
 from pbb_helpers.running.run_table import console, elapsed, runs_table
 from pbb_helpers.running.runner import MODEL_PARAMETERS, fingerprint, parameters_key, run, weights_print
+from pbb_helpers.sharing import report
 from pbb_helpers.sharing.report_index import render_all
 
 # A child that ignores SIGTERM: the runner must end that one too.
@@ -155,6 +156,19 @@ def test_another_commit_of_a_hub_model_makes_another_run(tmp_path: Path, tiny_fo
     again = run(path, values, out_dir=tmp_path / "runs")
     assert not again.reused and json.loads((again.folder / "run.json").read_text())["fingerprint"]["someorg/tiny"].endswith("b" * 40)
     assert "someorg/tiny" not in fingerprint(read_notebook(path), values | {"model": "someorg/other"}), "what is not there is not sought"
+
+
+def test_the_record_says_who_trained(tmp_path: Path):
+    body = (
+        "from pbb_helpers.notebook import record\nfrom pbb_helpers.provenance import FromStore\n"
+        "record(reused=FromStore(0.5, {'0': {'commit': 'abc', 'versions': {'torch': '1'}}, '1': {'commit': 'abc', 'versions': {'torch': '1'}}}))"
+    )
+    result = run(write_notebook(tmp_path / "tiny.ipynb", body), out_dir=tmp_path / "runs")
+    assert result.from_store == 0.5 and damage_of(result) is None
+    assert json.loads((result.folder / "run.json").read_text())["trained_by"] == [
+        {"commit": "abc", "versions": {"torch": "1"}, "stages": 2}
+    ]
+    assert re.search(r"Trained by</dt>\s*<dd>abc \(2 stages\)", report.page(result))
 
 
 @pytest.mark.parametrize("spec", ["org/name", "pbb-small", "pbb-xl", "./nowhere", "a" * 5000, "~nobody/x", "\0", ""])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pbb_helpers.experiments.jobs import Job, jobs, run_job, stacking_pays
 from pbb_helpers.experiments.pool import default_processes, in_processes
 from pbb_helpers.experiments.questions import floors
 from pbb_helpers.programs import UsageError
+from pbb_helpers.provenance import FromStore
 from pbb_helpers.training.store import Store
 
 
@@ -27,12 +30,13 @@ class Results:
         metrics: The log of training: condition, seed, stage, step, loss, …
         floors: seed, floor, accuracy: what can be had without knowing the program.
         reused: The share of the work that the store held before: 0 where everything was trained and asked by this call, 1 where nothing was.
+            With it goes who trained: a stage of the store is often of an earlier commit than the call.
     """
 
     rows: pd.DataFrame
     metrics: pd.DataFrame
     floors: pd.DataFrame
-    reused: float = 0.0
+    reused: FromStore = FromStore()
 
 
 def run(
@@ -89,7 +93,8 @@ def run_each(experiments: Sequence[Experiment], root: Path, *, names: Sequence[s
     found: list[list[Any]] = [[] for _ in experiments]
     for (number, _), part in zip(todo, parts, strict=True):
         found[number].append(part)
-    return [_results(one, its, _reused(done, made, number)) for number, (one, its) in enumerate(zip(experiments, found, strict=True))]
+    shares = [_reused(done, made, number) for number in range(len(split))]
+    return [_results(one, its, share, root) for one, its, share in zip(experiments, found, shares, strict=True)]
 
 
 def _reused(done: dict[Any, float], made: set[Any], number: int) -> float:
@@ -98,9 +103,29 @@ def _reused(done: dict[Any, float], made: set[Any], number: int) -> float:
     return sum(amount for key, amount in done.items() if key[0] == number and key not in made) / max(1, total)
 
 
-def reused(*results: Results) -> float:
+def reused(*results: Results) -> FromStore:
     """Returns the share of the work of several results together that the store held before, weighted by their answers."""
-    return sum(each.reused * len(each.rows) for each in results) / max(1, sum(len(each.rows) for each in results))
+    share = sum(each.reused * len(each.rows) for each in results) / max(1, sum(len(each.rows) for each in results))
+    return FromStore(share, {name: its for each in results for name, its in each.reused.trainings.items()})
+
+
+def trainings(root: Path, runs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns the provenance of the stages whose models gave answers, and of those that they went on from, by the names of their folders.
+
+    Args:
+        root: The folder of the store.
+        runs: The column `run` of the answers; the base model's are of no stage.
+    """
+    store, found, todo = Store(root), {}, set(runs)
+    while todo:
+        name = todo.pop()
+        path = store.root / name / "config.json"
+        if name in found or not re.fullmatch("[0-9a-f]{16}", name) or not path.is_file():
+            continue
+        config = json.loads(path.read_text(encoding="utf-8"))
+        found[name] = config.get("provenance") or {}
+        todo |= {store.folder(parent).name for parent in [config.get("parent")] if parent}
+    return found
 
 
 class _Numbered:
@@ -118,11 +143,11 @@ def _run_job(item: tuple[int, Job], root: Path, events: Any) -> tuple[list[dict]
     return run_job(job, root, events=_Numbered(number, events))
 
 
-def _results(experiment: Experiment, parts: Sequence[tuple[list[dict], list[dict]]], reused: float) -> Results:
+def _results(experiment: Experiment, parts: Sequence[tuple[list[dict], list[dict]]], share: float, root: Path) -> Results:
     rows = pd.DataFrame([row for rows, _ in parts for row in rows])
     order = {name: i for i, name in enumerate(experiment.conditions)}
     rows = (
         rows.sort_values("condition", key=lambda c: c.map(order), kind="stable").sort_values("seed", kind="stable").reset_index(drop=True)
     )
     metrics = pd.DataFrame([line for _, lines in parts for line in lines])
-    return Results(rows, metrics, floors(experiment), reused)
+    return Results(rows, metrics, floors(experiment), FromStore(share, trainings(root, rows["run"])))

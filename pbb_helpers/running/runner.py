@@ -175,8 +175,17 @@ def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, 
         if isinstance(error, OSError):
             raise
     finally:
+        record.data |= _trained_by(folder)
         record.finish(status)
     return RunResult(folder, record.data)
+
+
+def _trained_by(folder: Path) -> dict[str, Any]:
+    """Returns what `notebook.record` left of who trained, which need not be the commit of this run: {} where it left nothing."""
+    try:
+        return {"trained_by": json.loads((folder / "trained_by.json").read_text(encoding="utf-8"))}
+    except (OSError, ValueError):
+        return {}
 
 
 def _environment(folder: Path) -> dict[str, str]:

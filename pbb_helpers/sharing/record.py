@@ -84,7 +84,7 @@ def _copy(run: RunResult, folder: Path) -> None:
         if path.is_file():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / place)
-    kept = ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions")
+    kept = ("notebook", "parameters", "changed", "started", "seconds", "commit", "hardware", "versions", "trained_by")
     facts = {key: run.record.get(key) for key in kept} | {"reused": run.from_store, "headline": run.headline}
     write_text(folder / "run.json", json.dumps(facts, indent=1) + "\n")
 

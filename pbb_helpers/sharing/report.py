@@ -17,7 +17,7 @@ from pbb_helpers.markup import LONGEST_OUTPUT, safe, shortened, visible
 from pbb_helpers.parameters import parse_cell, read_notebook
 from pbb_helpers.programs import UsageError
 from pbb_helpers.progress import MIME, PREFIX, duration
-from pbb_helpers.provenance import PACKAGE, hardware_line
+from pbb_helpers.provenance import PACKAGE, hardware_line, trained_line
 from pbb_helpers.running.run_record import RunResult
 from pbb_helpers.sharing import images
 
@@ -153,6 +153,7 @@ def _page_data(run: RunResult, notebook: Any, contents: list[tuple[str, str]], s
         ("Took", duration(record.get("seconds"))),
         ("Hardware", hardware_line(record.get("hardware", {}))),
         ("Commit", record.get("commit") or "not in a git checkout"),
+        *([("Trained by", trained_line(record["trained_by"]))] if record.get("trained_by") else []),
     ]
     profile = record.get("parameters", {}).get("profile")
     values = record.get("parameters", {})
