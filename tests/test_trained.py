@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from pbb_helpers.data.stages import build_stage
 from pbb_helpers.experiments import trained as module
 from pbb_helpers.experiments.jobs import jobs, run_job
 from pbb_helpers.programs import UsageError
+from pbb_helpers.provenance import PACKAGE
 from pbb_helpers.training import models
 from pbb_helpers.training.store import Store
 
@@ -117,7 +121,7 @@ def test_whatever_decides_a_key_decides_the_recipe(plan, tmp_path, monkeypatch):
 
 def test_code_that_draws_checks_counts_or_keys_is_part_of_it(tmp_path):
     package = tmp_path / "package"
-    shutil.copytree(module.PACKAGE, package, ignore=shutil.ignore_patterns("shipped", "__pycache__"))
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("shipped", "__pycache__"))
     prints = [module.code_print(package), module.code_print(), module.IMPORTED]
     assert len(set(prints)) == 1
     (package / "figures" / "theme.py").write_text("")
@@ -129,6 +133,23 @@ def test_code_that_draws_checks_counts_or_keys_is_part_of_it(tmp_path):
     (package / "families/more.json").write_text("")
     prints.append(module.code_print(package))
     assert len(set(prints)) == len(prints) - 2
+
+
+def test_code_is_hashed_before_it_is_imported(tmp_path):
+    """Edited between the two, a process would note down for the new code what it draws with the old."""
+    package = tmp_path / "pbb_helpers"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("shipped", "__pycache__"))
+    code = f"""
+from pathlib import Path
+import pbb_helpers.data.leaks
+path = Path({str(package)!r}, "families", "arithmetic.py")
+path.write_text(path.read_text() + "# edited")
+from pbb_helpers.experiments import trained
+assert Path(trained.__file__).is_relative_to({str(tmp_path)!r})
+assert trained.IMPORTED != trained.code_print()"""
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_code_that_was_edited_meanwhile_leaves_no_note(plan, tmp_path, monkeypatch):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pbb_helpers.data.code_print import IMPORTED, code_print
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.programs import UsageError
 from pbb_helpers.training.store import FORMAT, Store, digest
@@ -25,25 +22,6 @@ if TYPE_CHECKING:
     from pbb_helpers.training.stacked import Progress
 
 log = logging.getLogger(__name__)
-
-PACKAGE = Path(__file__).parent.parent
-DRAWN_BY = ("data", "families", "programs.py")
-KEYED_BY = ("experiments/trained.py", *(f"training/{name}.py" for name in ("models", "parallel", "stacked", "store", "train")))
-LIBRARIES = ("numpy", "tokenizers", "transformers")
-
-
-def code_print(package: Path = PACKAGE) -> str:
-    """Returns a hash of the code and word lists that documents are drawn, checked, counted and keyed with, and of the versions beneath them."""
-    found = hashlib.sha256(f"{sys.version_info[:3]} {[version(name) for name in LIBRARIES]}\n".encode())
-    places = [package / name for name in (*DRAWN_BY, *KEYED_BY)]
-    files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place])]
-    for path in sorted(file for file in files if file.is_file() and "__pycache__" not in file.parts):
-        found.update(f"{path.relative_to(package).as_posix()}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return found.hexdigest()
-
-
-IMPORTED = code_print()
-"""Of the code that this process runs: what lies on the disk may be edited while it does."""
 
 
 def trained(
