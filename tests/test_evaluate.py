@@ -285,7 +285,7 @@ def loaded(request, tiny_folder):
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_batches_answer_as_one_by_one(loaded, attention, batch_size, monkeypatch):
-    monkeypatch.setattr(ev, "_text", lambda tokenizer, ids: str(ids))  # random bytes decode to the same sign of despair
+    monkeypatch.setattr(ev, "text_of", lambda tokenizer, ids: str(ids))  # random bytes decode to the same sign of despair
     loaded.model.set_attn_implementation(attention)
     prompts = [models.encode_prompt(loaded.tokenizer, f"{text}{i}\n") for i in range(6) for text in PROMPTS]
     ends = ev.end_tokens(loaded.model, loaded.tokenizer)
@@ -324,7 +324,7 @@ def test_a_small_model_has_twice_as_many_rows_together_and_a_given_number_wins(t
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_a_long_prompt_takes_no_room_from_other_answers(tiny_folder, architecture, batch_size, monkeypatch):
     """Not even a prompt that fills the context but for one token: rows beside it would be cut off, and count as wrong."""
-    monkeypatch.setattr(ev, "_text", lambda tokenizer, ids: str(ids))
+    monkeypatch.setattr(ev, "text_of", lambda tokenizer, ids: str(ids))
     loaded = models.load(str(tiny_folder("llama", max_position_embeddings=40)), device="cpu")
     model = tiny_gpt2(loaded, 40) if architecture == "gpt2" else loaded.model
     lengths = [39, *range(3, 39, 2)]
@@ -339,7 +339,7 @@ def test_a_long_prompt_takes_no_room_from_other_answers(tiny_folder, architectur
 
 def test_padding_does_not_shift_absolute_positions(tiny_llama, monkeypatch):
     """Rotary positions hide a shift, since only distances count there; learnt absolute ones do not."""
-    monkeypatch.setattr(ev, "_text", lambda tokenizer, ids: str(ids))
+    monkeypatch.setattr(ev, "text_of", lambda tokenizer, ids: str(ids))
     model = tiny_gpt2(tiny_llama, 128)
     prompts = [models.encode_prompt(tiny_llama.tokenizer, prompt) for prompt in PROMPTS]
     for prompt, text in zip(prompts, ev.generate(model, tiny_llama.tokenizer, prompts, max_new_tokens=12), strict=True):
@@ -367,7 +367,7 @@ def test_generation_leaves_the_model_as_it_was(loaded):
 
 def test_special_tokens_stay_visible_in_what_was_written(tiny_llama):
     """Taken out silently, "1<pad>7" would read as the answer 17."""
-    assert ev._text(tiny_llama.tokenizer, [tiny_llama.tokenizer.pad_token_id]) == "<pad>"
+    assert ev.text_of(tiny_llama.tokenizer, [tiny_llama.tokenizer.pad_token_id]) == "<pad>"
 
 
 def test_rows_of_the_model_that_are_no_tokens_are_never_written(tiny_llama):
@@ -377,7 +377,7 @@ def test_rows_of_the_model_that_are_no_tokens_are_never_written(tiny_llama):
         tiny_llama.model.lm_head.weight[size:] = 100 * tiny_llama.model.lm_head.weight[:5]
     written = ev._decode_batch(tiny_llama.model, [[9, 8, 7], [5]], [20, 20], [1], 1, size)
     assert max(map(max, written)) < size
-    assert [ev._text(tiny_llama.tokenizer, ids) for ids in written] == ev.generate(
+    assert [ev.text_of(tiny_llama.tokenizer, ids) for ids in written] == ev.generate(
         tiny_llama.model, tiny_llama.tokenizer, [[9, 8, 7], [5]], max_new_tokens=20
     )
 
