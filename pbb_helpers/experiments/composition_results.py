@@ -32,9 +32,8 @@ def beside_parts(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     this question), product (inner times outer), place (of the first wrong line, see `first_wrong`; missing in mode "direct").
     """
     programs, kinds = _programs(experiment)
-    calls = rows[
-        rows["input"].notna() & (rows["group"] != demonstrations.SHOWN)
-    ]  # at the inputs of I/O pairs that were shown, parts are not asked
+    # At the inputs of I/O pairs that were shown, parts are not asked.
+    calls = rows[rows["input"].notna() & (rows["group"] != demonstrations.SHOWN)]
     scores = calls.groupby(["condition", "seed", "mode", "program", "input"])["correct"].mean().to_dict()
     composed = calls[[bool(programs[key].calls) for key in zip(calls["seed"], calls["program"], strict=True)]].reset_index(drop=True)
     lines = []
