@@ -464,6 +464,15 @@ def test_a_knob_out_of_range_or_misspelt_is_one_line(name):
         condition(name)
 
 
+@pytest.mark.parametrize(
+    ("written", "plain"), [("early(0.50)", "early(0.5)"), ("rate2(2.0)", "rate2(2)"), ("early(00.5)", "early(0.5)"), ("replay(0.00)", "replay(0)")]
+)
+def test_a_knob_has_one_name(written, plain):
+    with pytest.raises(UsageError, match=f"write {re.escape(plain)}$"):
+        condition(written)
+    assert condition(plain).name == plain
+
+
 def test_budgets_are_equal():
     documents = {name: sum(len(built(name, i)[0].examples) for i in range(len(condition(name).stages))) for name in CONDITIONS}
     assert documents["proactive"] == documents["shuffled_source"] == documents["mixture"] == 18 * 16
