@@ -465,7 +465,8 @@ def test_a_knob_out_of_range_or_misspelt_is_one_line(name):
 
 
 @pytest.mark.parametrize(
-    ("written", "plain"), [("early(0.50)", "early(0.5)"), ("rate2(2.0)", "rate2(2)"), ("early(00.5)", "early(0.5)"), ("replay(0.00)", "replay(0)")]
+    ("written", "plain"),
+    [("early(0.50)", "early(0.5)"), ("rate2(2.0)", "rate2(2)"), ("early(00.5)", "early(0.5)"), ("replay(0.00)", "replay(0)")],
 )
 def test_a_knob_has_one_name(written, plain):
     with pytest.raises(UsageError, match=f"write {re.escape(plain)}$"):
