@@ -59,7 +59,7 @@ class Large:
 
 def large_model(plan: Plan, loaded: Any) -> Large:
     """Returns the large model's training, compiled once: the gate and the rounds take the same arm."""
-    task = Task(random_model(plan.large, loaded), documents(plan, plan.short))
+    task = Task(random_model(plan.large, loaded), documents(plan, plan.large_steps))
     with benchmark.torch_threads(plan.threads[0]):
         return Large(task, compiled.compiled(task, plan.backend))
 

@@ -16,6 +16,7 @@ from pbb_helpers.performance.benchmark import Missing
 from pbb_helpers.performance.random_models import LARGE, SHAPES, too_large
 from pbb_helpers.programs import UsageError, did_you_mean
 from pbb_helpers.training.recipes import PretrainSettings
+from pbb_helpers.training.train import WINDOW
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Plan:
         threads: Of torch; the first is that of the goals, the second is measured for the two main arms only.
         batch_size: Documents per step.
         steps: Of a training of the main comparison.
-        short: Steps of a training of the large model and on the axes.
+        large_steps: Of a training of the large model: a whole window of batches, which then pad as those of an experiment do.
+        short: Steps of a training on the axes and in a stack.
         large: The shape of the large model, with random weights.
         sizes: Shapes of the models on the axis of parameters.
         programs: Numbers of programs on their axis.
@@ -46,6 +48,7 @@ class Plan:
     threads: tuple[int, ...] = (2, 1)
     batch_size: int = 64
     steps: int = 12
+    large_steps: int = WINDOW
     short: int = 4
     large: PretrainSettings = PretrainSettings(name="10M", hidden=320, layers=7, intermediate=960)
     sizes: tuple[PretrainSettings, ...] = (
@@ -69,7 +72,7 @@ class Plan:
             "threads of torch in every arm": ", ".join(map(str, self.threads)),
             "arithmetic of training": f"{dtype_name(_device())} on {_device()}",
             "main comparison": f"{self.steps} steps of {self.batch_size} documents of stage 1 of 01_proactive, LoRA of rank 64",
-            "large model": f"{self.large.name}: hidden {self.large.hidden}, {self.large.layers} layers, random weights; {self.short} steps, as on the axes", "questions": f"{self.questions} programs, source in the prompt, 3 modes",
+            "large model": f"{self.large.name}: hidden {self.large.hidden}, {self.large.layers} layers, random weights; {self.large_steps} steps", "questions": f"{self.questions} programs, source in the prompt, 3 modes",
             "compilation": f"torch.compile, backend {self.backend}" + (" (traced only, nothing is compiled)" if self.backend == "eager" else ""),
             "shapes of published models": ", ".join(self.shapes) or "none",
             "missing here": "; ".join(f"{m.name}: {m.why}" for m in missing(self)) or "nothing",
@@ -79,11 +82,11 @@ class Plan:
 
 _TINY = PretrainSettings(name="tiny", hidden=32, layers=1, intermediate=64)
 PLANS: dict[str, dict[str, Any]] = {
-    "smoke": {"rounds": 2, "threads": (1,), "batch_size": 8, "steps": 2, "short": 1, "large": _TINY, "sizes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
+    "smoke": {"rounds": 2, "threads": (1,), "batch_size": 8, "steps": 2, "large_steps": 1, "short": 1, "large": _TINY, "sizes": (_TINY, replace(_TINY, name="less tiny", layers=2)),
               "programs": (8, 16), "lengths": (1, 2), "seeds": (1, 2), "questions": 4,
               "stacked": 2, "stacked_batches": (8, 4), "backend": "eager"},
     "quick": {},
-    "full": {"rounds": 9, "steps": 60, "short": 10, "programs": (100, 400, 1000), "seeds": (1, 2, 4, 8), "questions": 512,
+    "full": {"rounds": 9, "steps": 60, "large_steps": 3 * WINDOW, "short": 10, "programs": (100, 400, 1000), "seeds": (1, 2, 4, 8), "questions": 512,
              "sizes": (*Plan.sizes, PretrainSettings(name="25M", hidden=512, layers=8, intermediate=1536))},
 }  # fmt: skip
 
