@@ -466,9 +466,19 @@ def test_a_knob_out_of_range_or_misspelt_is_one_line(name):
 
 @pytest.mark.parametrize(
     ("written", "plain"),
-    [("early(0.50)", "early(0.5)"), ("rate2(2.0)", "rate2(2)"), ("early(00.5)", "early(0.5)"), ("replay(0.00)", "replay(0)")],
+    [
+        ("early(0.50)", "early(0.5)"),
+        ("rate2(2.0)", "rate2(2)"),
+        ("rate2(10.00)", "rate2(10)"),
+        ("early(00.5)", "early(0.5)"),
+        ("replay(0.00)", "replay(0)"),
+        ("replay(0.050)", "replay(0.05)"),
+        ("io_only(08, natural(0.50))", "io_only(8, natural(0.5))"),
+        ("source_and_io(10,uniform)", "source_and_io(10, uniform)"),
+        ("io_alone(8,   zipf(2.0))", "io_alone(8, zipf(2))"),
+    ],
 )
-def test_a_knob_has_one_name(written, plain):
+def test_a_condition_with_a_number_has_one_name(written, plain):
     with pytest.raises(UsageError, match=f"write {re.escape(plain)}$"):
         condition(written)
     assert condition(plain).name == plain

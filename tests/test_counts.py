@@ -38,7 +38,7 @@ def test_the_table_counts_every_question_of_every_mode_and_their_sum():
 def test_padding_is_that_of_the_batches_of_training_and_less_where_more_are_sorted_together():
     plan, loaded = small(replace(QUICK, seeds=(0,))), models.load("pbb-xs")
     plan = replace(plan, budget=replace(plan.budget, stage1_steps=3 * WINDOW))
-    table = padding(plan, "proactive", loaded.tokenizer)
+    table = padding(plan, "proactive", loaded)
     assert list(table["stage"].unique()) == ["stage1", "stage2"] and list(table["window"]) == 2 * [WINDOW, 8 * WINDOW]
     task = Task(loaded, build_stage(STAGE1, plan.dataset(0), plan.budget))
     first, wider = table.iloc[0], table.iloc[1]

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, replace
 
 from pbb_helpers.data.demonstrations import DEMONSTRATIONS, demonstration
 from pbb_helpers.data.documents import BOTH_MODES, MODES, N_TEMPLATES, NAMED, WORD_MODES
 from pbb_helpers.data.knobs import KNOBS, knob
 from pbb_helpers.data.specs import NO_EXPOSURE, STAGE1, STAGE1_WORDS, STAGE2, StageSpec, rearranged, worded
-from pbb_helpers.programs import did_you_mean
+from pbb_helpers.programs import UsageError, did_you_mean
 
 MIXTURE = StageSpec("mixture", mix=(STAGE1, STAGE2), length="both")
 
@@ -98,19 +99,28 @@ MAIN = ("base", "in_context", "source_only", "stage1_only", "proactive", "shuffl
 KNOB_MODES = ("direct", "cot", "recall", "source")
 
 
+def _plain(name: str) -> str:
+    """Returns the one spelling of a condition with numbers: "early(0.50)" would be trained beside "early(0.5)"."""
+    name = re.sub(r"(?<![0-9.])0+(?=[0-9])|(\.[0-9]*[1-9])0+\b|\.0+\b", r"\1", name)
+    return re.sub(", *", ", ", name)
+
+
 @functools.cache
 def condition(name: str) -> Condition:
     """Returns the condition of that name, of a knob and its value, or of a number of I/O pairs and their distribution.
 
     Raises:
-        UsageError: There is none, or the value is out of range.
+        UsageError: There is none, or the value is out of range, or written in another way than tables write it.
     """
     if turned := knob(name):
         kind, value = KNOBS[turned[0]], turned[1]
-        return Condition(name, kind.question, "a variant of arXiv 2506.18777v2, Proactive", kind.stages(value), KNOB_MODES)
-    if stages := demonstration(name):
-        question = DEMONSTRATIONS[name.partition("(")[0]].question
-        return Condition(name, question, "arXiv 2506.18777v1, I/O pairs; the form is ours", stages, KNOB_MODES)
+        question, reference, stages = kind.question, "a variant of arXiv 2506.18777v2, Proactive", kind.stages(value)
+    elif stages := demonstration(name) or ():
+        question, reference = DEMONSTRATIONS[name.partition("(")[0]].question, "arXiv 2506.18777v1, I/O pairs; the form is ours"
+    if stages:
+        if name != (plain := _plain(name)):
+            raise UsageError(f"condition {name}; write {plain}")
+        return Condition(name, question, reference, stages, KNOB_MODES)
     if name not in CONDITIONS:
         kinds = [*(f"{name}(number)" for name in KNOBS), *(f"{name}(number, distribution)" for name in DEMONSTRATIONS)]
         raise did_you_mean("condition", name, [*CONDITIONS, *kinds])

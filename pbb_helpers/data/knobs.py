@@ -74,27 +74,14 @@ def _within(knob: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{knob}({value:g}) is out of range; give {low:g} to {high:g}")
 
 
-def _plain(number: str) -> str:
-    """Returns a number without the zeros that say nothing."""
-    number = re.sub("^0+(?=[0-9])", "", number)
-    return number.rstrip("0").rstrip(".") if "." in number else number
-
-
 def knob(name: str) -> tuple[str, float] | None:
     """Returns the knob and its value of a condition with a number, None for any other name.
-
-    Raises:
-        UsageError: The number is written in another way than tables write it: "early(0.50)" would be trained beside "early(0.5)".
 
     >>> knob("early(0.25)"), knob("proactive")
     (('early', 0.25), None)
     """
     match = re.fullmatch(r"(\w+)\(([0-9]+(?:\.[0-9]+)?)\)", name)
-    if not match or match[1] not in KNOBS:
-        return None
-    if match[2] != (plain := _plain(match[2])):
-        raise UsageError(f"condition {name}; write {match[1]}({plain})")
-    return match[1], float(match[2])
+    return (match[1], float(match[2])) if match and match[1] in KNOBS else None
 
 
 def knob_settings(names: Iterable[str]) -> list[tuple[str, float, str]]:

@@ -13,9 +13,9 @@ from pbb_helpers.data.conditions import condition
 from pbb_helpers.data.plan import Experiment
 from pbb_helpers.data.stages import build_stage
 from pbb_helpers.experiments.questions import modes_of, questions
-from pbb_helpers.training.batches import batches
-from pbb_helpers.training.models import encode
-from pbb_helpers.training.train import WINDOW, order_generator
+from pbb_helpers.performance.tasks import Task
+from pbb_helpers.training.models import LoadedModel, encode
+from pbb_helpers.training.train import WINDOW
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,9 +50,7 @@ def prefixes(experiment: Experiment, name: str, tokenizer: PreTrainedTokenizerBa
     return table.assign(at_most=spent / (spent - table["repeated"]))
 
 
-def padding(
-    experiment: Experiment, name: str, tokenizer: PreTrainedTokenizerBase, windows: Sequence[int] = (WINDOW, 8 * WINDOW)
-) -> pd.DataFrame:
+def padding(experiment: Experiment, name: str, loaded: LoadedModel, windows: Sequence[int] = (WINDOW, 8 * WINDOW)) -> pd.DataFrame:
     """Returns how much of the positions of each stage of a condition, in the first seed, is padding.
 
     Args:
@@ -64,12 +62,10 @@ def padding(
     """
     dataset, lines = experiment.dataset(experiment.seeds[0]), []
     for spec in condition(name).stages:
-        stage = build_stage(spec, dataset, experiment.budget)
-        unique = {example: encode(tokenizer, example) for example in dict.fromkeys(stage.examples)}
-        encoded = [unique[example] for example in stage.examples]
+        task = Task(loaded, build_stage(spec, dataset, experiment.budget))
         for window in windows:
-            found = list(batches(encoded, stage.settings.batch_size, window, order_generator(stage.settings)))
-            tokens, positions = sum(batch.tokens for batch in found), sum(batch.input_ids.numel() for batch in found)
-            lines.append({"stage": spec.name, "window": window, "documents": len(encoded), "tokens": tokens, "positions": positions,
+            sizes = [(batch.tokens, batch.input_ids.numel()) for batch in task.batches(window=window)]
+            tokens, positions = map(sum, zip(*sizes, strict=True))
+            lines.append({"stage": spec.name, "window": window, "documents": len(task.encoded), "tokens": tokens, "positions": positions,
                           "padding": 1 - tokens / positions, "at_most": positions / tokens})  # fmt: skip
     return pd.DataFrame(lines)

@@ -38,10 +38,10 @@ class Task:
         """Returns the token ids of prompt and completion of each document."""
         return [models.encode(self.loaded.tokenizer, example) for example in self.stage.examples]
 
-    def batches(self, multiple: int = 1) -> Iterator[Batch]:
-        """Yields the batches of ours, in the order of training, of widths that are multiples of `multiple`."""
+    def batches(self, multiple: int = 1, window: int = WINDOW) -> Iterator[Batch]:
+        """Yields the batches of ours, in the order of training, of widths that are multiples of `multiple`; with another `window` than training's, as they would be."""
         settings = self.stage.settings
-        return batches(self.encoded, settings.batch_size, WINDOW, order_generator(settings), multiple=multiple)
+        return batches(self.encoded, settings.batch_size, window, order_generator(settings), multiple=multiple)
 
     @cached_property
     def computed(self) -> int:
