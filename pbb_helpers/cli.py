@@ -228,7 +228,15 @@ def results(
             raise _usage(f"{r.folder} is damaged: {damage.path.name} {damage.why}; the same pbb run makes it again from the store")
         profile = r.record["parameters"].get("profile")
         say(f"{_short(r.folder)}{f', profile {profile}' if profile else ''}, {r.record['started'][:16]}", file=sys.stderr)
-    tables = [pd.read_csv(r.folder / "results.csv").assign(notebook=r.record["notebook"], run=r.folder.name) for r in chosen]
+    tables = []
+    for r in chosen:
+        try:
+            table = pd.read_csv(r.folder / "results.csv")
+        except (ValueError, OSError) as error:
+            raise _usage(
+                f"{r.folder} is damaged: results.csv cannot be read ({error}); the same pbb run makes it again from the store"
+            ) from error
+        tables.append(table.assign(notebook=r.record["notebook"], run=r.folder.name))
     table = pd.concat(tables, ignore_index=True)
     if len(chosen) == 1:
         table = table.drop(columns=["notebook", "run"])

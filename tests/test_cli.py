@@ -63,6 +63,15 @@ def test_results_as_csv(project: Path):
     assert "0.25" in pbb("results", cwd=project).stdout
 
 
+def test_results_that_are_no_table_are_one_line(project: Path, tmp_path: Path):
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    (path,) = (tmp_path / "runs").glob("tiny/*/results.csv")
+    path.write_text("")
+    (path.parent / "manifest.json").unlink()
+    done = pbb("results", cwd=tmp_path)
+    assert done.returncode == 2 and "is damaged: results.csv cannot be read" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_changed_results_are_not_shown(project: Path, tmp_path: Path):
     shutil.copytree(project / "runs", tmp_path / "runs")
     (path,) = (tmp_path / "runs").glob("tiny/*/results.csv")

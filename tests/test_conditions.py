@@ -153,6 +153,9 @@ def leaks(data: Dataset, spec: StageSpec) -> dict[str, Example]:
             planted = textwrap.indent(f"{before}{text}", "  ") if how == "within a block" else f"{before}{text}"
             found[f"w/o IO body under a fresh name with {how}{where}"] = edited(plain, prompt=f"{planted}\n\nWhat is it?\n")
         found[f"w/o IO body under a fresh name with {how}"] = edited(plain, prompt=f"Look:\n{text}\n\nWhat is it?\n")
+    found["a question that does not say its input"] = replace(
+        call, prompt=f"Compute {shown.name}({held_out - 1} + 1).\nAnswer only:\n", input=None
+    )
     found["a held-out input that the text does not show"] = replace(call, prompt=f"Compute {shown.name}.\nAnswer only:\n", input=held_out)
     for written in (f"({held_out})", f" ( {held_out} )", f"(0{held_out})", f"(+{held_out})", f"(x={held_out})", f"({held_out},)"):
         found[f"held-out input written {written}"] = edited(call, prompt=f"Compute {shown.name}{written}.\nAnswer only:\n")
@@ -476,6 +479,10 @@ def test_a_knob_out_of_range_or_misspelt_is_one_line(name):
         ("io_only(08, natural(0.50))", "io_only(8, natural(0.5))"),
         ("source_and_io(10,uniform)", "source_and_io(10, uniform)"),
         ("io_alone(8,   zipf(2.0))", "io_alone(8, zipf(2))"),
+        ("io_only(8, natural(1))", "io_only(8, natural)"),
+        ("io_only(8, zipf(1.0) )", "io_only(8, zipf)"),
+        ("io_only(8, zipf(0))", "io_only(8, uniform)"),
+        ("io_only(8, zipf(0.000010))", "io_only(8, zipf(0.00001))"),
     ],
 )
 def test_a_condition_with_a_number_has_one_name(written, plain):

@@ -193,6 +193,10 @@ def test_each_command_is_run_or_read(page, line, command, comment, project, caps
         assert rest == ["run", "pre-commit", "install"]
         hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
         assert all(repo["repo"] and repo["rev"] and repo["hooks"] for repo in hooks["repos"])
+    elif program == "conda":
+        assert rest[:3] == ["env", "create", "-f"]
+        parts = yaml.safe_load((ROOT / rest[3]).read_text(encoding="utf-8"))["dependencies"]
+        assert "pip" in parts and parts[-1]["pip"] == ["-e ."]
     elif program == "tests/slurm.sh":
         assert (ROOT / program).is_file()
     else:

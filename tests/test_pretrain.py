@@ -484,6 +484,15 @@ def test_a_setting_that_is_none_is_named(wrong, message):
         pretrain.main(**wrong)
 
 
+def test_a_length_that_hardly_any_document_has_is_one_line_and_no_endless_wait():
+    rows = (([0] * (50 + i % 100), [1]) for i in itertools.count())
+    assert [len(ids) for ids, _ in itertools.islice(pretrain_documents.short_enough(rows, 60), 12)] == [*range(50, 61), 50]
+    with pytest.raises(UsageError, match="longest 40: only 0 of the first 1000 documents have no more tokens than that; give a larger"):
+        next(pretrain_documents.short_enough(rows, 40))
+    with pytest.raises(UsageError, match="longest 60: only 110 of the first 1000"):
+        list(itertools.islice(pretrain_documents.short_enough((([0] * (50 + i % 100), [1]) for i in itertools.count()), 60), 200))
+
+
 def test_fresh_questions_on_calls_are_the_same_in_every_mode_and_leave_the_others_as_they_were():
     plain, both = pretrain_questions.held_out_questions(8), pretrain_questions.held_out_questions(8, calls=True)
     assert {mode: both[mode] for mode in plain} == plain and set(both) - set(plain) == {"calls_direct", "calls_cot", "calls_recall"}

@@ -54,7 +54,8 @@ def test_each_recorded_figure_has_its_csv_alt_text_and_provenance(folder: Path) 
 
 def test_readme_shows_the_recorded_claims_and_the_cards() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for mark, table in (("claims", claims.markdown(ROOT / "figures")), ("models", record.models_table())):
+    tables = {"claims": claims.markdown(ROOT / "figures"), "tally": claims.tally(ROOT / "figures"), "models": record.models_table()}
+    for mark, table in tables.items():
         assert record.with_block(text, mark, table) == text, "run: pbb record on any finished run"
 
 
@@ -92,11 +93,14 @@ def test_record_writes_figures_and_the_block(tmp_path: Path) -> None:
     assert "> [quick] it works" in text and "| untuned | 50 (25 to 75) | 50 (25 to 75) |" in text
     assert "| proactive | 50 (no interval) |" in text and "1.5 minutes on a processor" in text
     assert (tmp_path / "figures" / "01_x" / "accuracy.png").read_bytes() == b"png"
-    assert "read from the store" not in text
+    assert "from the store" not in text
     again = finished(tmp_path / "quick")
     (again.folder / "reused.txt").write_text("0.7512\n")
     record.record(again, tmp_path / "figures", readme)
-    assert "1.5 minutes on a processor, 2 cores, 8 GB, 75 % of the work read from the store." in readme.read_text()
+    assert (
+        "1.5 minutes on a processor, 2 cores, 8 GB; 75 % of the work was read from the store, so that this is no measure of speed."
+        in readme.read_text()
+    )
     record.record(finished(tmp_path / "again"), tmp_path / "figures", readme)
     assert readme.read_text() == text
 
@@ -161,7 +165,9 @@ def test_what_was_recorded_stays_until_the_new_record_is_whole(wrong: str, tmp_p
 
 def test_the_claims_of_all_notebooks_stand_in_one_table(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n<!-- claims: begin -->\n<!-- claims: end -->\n")
+    readme.write_text(
+        "<!-- 01_x: begin -->\n<!-- 01_x: end -->\n<!-- claims: begin -->\n<!-- claims: end -->\n<!-- tally: begin -->\n<!-- tally: end -->\n"
+    )
     line = {
         "claim": "more",
         "expected": "above",
@@ -188,7 +194,23 @@ def test_the_claims_of_all_notebooks_stand_in_one_table(tmp_path: Path) -> None:
     text = readme.read_text()
     assert "| more | 01_x | +8 | +4 to +12 | – | 60, 30 programs, 1 seed | above | yes |" in text
     assert "| m: more | 02_y | +8 | – | −2 to 0 | 60, 30 programs, 2 seeds | above | no |" in text and "never run" not in text
+    assert "Of 2 predictions in 2 recorded runs 1 came true, 1 did not, 0 are open, and 0 could not have failed" in text
     assert (tmp_path / "figures" / "01_x" / "claims.csv").is_file()
+
+
+@pytest.mark.parametrize("where", ["its own", "another's"])
+def test_claims_that_are_none_are_refused_before_anything_is_replaced(where: str, tmp_path: Path) -> None:
+    readme, run = tmp_path / "README.md", finished(tmp_path / "run")
+    readme.write_text("<!-- 01_x: begin -->\n<!-- 01_x: end -->\n<!-- claims: begin -->\n<!-- claims: end -->\n")
+    record.record(run, tmp_path / "figures", readme)
+    before, old = readme.read_text(), tmp_path / "figures" / "01_x" / "old.png"
+    old.write_bytes(b"recorded")
+    path = (run.folder if where == "its own" else tmp_path / "figures" / "02_y") / "claims.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("claim,effect,low,high,n,n_programs,n_seeds,verdict,came_true\nmore,0.1,0,0.2,,30,1,above,yes\n")
+    with pytest.raises(UsageError, match="the claim 'more' does not say of how many answers, programs and seeds"):
+        record.record(run, tmp_path / "figures", readme)
+    assert readme.read_text() == before and old.is_file()
 
 
 def test_a_line_for_each_value_of_what_a_notebook_varies(tmp_path: Path) -> None:

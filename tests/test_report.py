@@ -13,7 +13,7 @@ from notebooks_for_tests import write_notebook
 from PIL import Image
 
 from pbb_helpers import markup
-from pbb_helpers.running.run_record import RunResult, all_runs
+from pbb_helpers.running.run_record import RunResult, all_runs, seal
 from pbb_helpers.sharing import report
 from pbb_helpers.sharing.report_index import render_all
 
@@ -257,6 +257,16 @@ def test_a_page_too_heavy_to_send_names_the_heaviest_cell(tmp_path):
     assert "cell 5 (id " in said and f"alone has {len(noise) / 1e6:.1f} MB" in said
     assert not list((tmp_path / "reports").rglob("*.html"))
     assert len(report.page(make_run(tmp_path, figure, cells=cells, status="failed"))) > report.HEAVIEST, "what failed must be readable"
+
+
+def test_numbers_that_changed_on_the_disk_are_not_shown(tmp_path):
+    run = make_run(tmp_path, display({"text/plain": "accuracy 12 %"}))
+    seal(run)
+    page = report.render(run, tmp_path / "reports").read_text(encoding="utf-8")
+    run.notebook.write_text(run.notebook.read_text(encoding="utf-8").replace("12 %", "99 %"), encoding="utf-8")
+    with pytest.raises(report.ReportError, match=r"is damaged: .*\.ipynb .*; the same pbb run makes it again from the store"):
+        report.render(run, tmp_path / "reports")
+    assert "12 %" in page and "99 %" not in "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "reports").rglob("*.html"))
 
 
 def test_a_page_just_below_the_limit_is_rendered(tmp_path, monkeypatch):

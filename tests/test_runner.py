@@ -39,7 +39,7 @@ child.stdout.readline()
 time.sleep(60)"""  # noqa: E501
 
 
-RECORD = {"status": "running", "notebook": "tiny", "parameters": {}}
+RECORD = {"status": "running", "notebook": "tiny", "parameters": {}, "started": "2026-01-01T00:00:00"}
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_a_run_comes_before_the_one_it_replaces_whatever_the_clock_said(tmp_path
     """Both are completed when it was killed just before the kept one goes."""
     write_record(tmp_path / "tiny" / "abcd.previous", older, 1e5, status="completed")
     write_record(tmp_path / "tiny" / "abcd", newer, -1e5, status=status)
-    write_record(tmp_path / "tiny" / "other", "2027", 0, status="failed")
+    write_record(tmp_path / "tiny" / "other", "2027-01-01T00:00:00+00:00", 0, status="failed")
     assert [run.folder.name for run in find_runs(tmp_path, "abcd")] == ["abcd", "abcd.previous"], "whose log `pbb logs` prints"
     assert [run.folder.name for run in all_runs(tmp_path)][:2] == (["abcd", "other"] if newer > older else ["abcd", "abcd.previous"])
     assert latest(tmp_path, "tiny").folder.name == ("abcd" if status == "completed" else "abcd.previous")
@@ -327,7 +327,8 @@ def test_a_run_comes_before_the_one_it_replaces_whatever_the_clock_said(tmp_path
 @pytest.mark.parametrize(
     "text",
     [
-        "[]", "null", '"x"', "3", "{}", '{"status": 1}', '{"status": "running", "notebook": "a", "parameters": {}}', "\x00",
+        "[]", "null", '"x"', "3", "{}", '{"status": 1}', '{"status": "completed", "notebook": "a", "parameters": {}}',
+        '{"status": "completed", "notebook": "a", "parameters": {}, "started": "long ago"}', '{"status": "running", "notebook": "a", "parameters": {}}', "\x00",
         '{"status": "failed", "notebook": "a", "parameters": {}, "error": {"indey": 0, "name": "x", "value": "y"}}',
         '{"status": "failed", "notebook": "a", "parameters": {}, "error": "none"}',
     ],

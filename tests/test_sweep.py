@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from notebooks_for_tests import write_notebook
 
 import pbb_helpers
 from pbb_helpers.cli import main
-from pbb_helpers.disk import lock
+from pbb_helpers.disk import MANIFEST, lock
 from pbb_helpers.parameters import parse_cell
 from pbb_helpers.programs import UsageError
 from pbb_helpers.running.cleaning import delete, leftovers
 from pbb_helpers.running.grid import read_grid, read_values
 from pbb_helpers.running.run_logs import find_runs, log_of
+from pbb_helpers.running.run_record import RunResult, seal
 from pbb_helpers.running.runner import fingerprint
 from pbb_helpers.running.sweep import default_jobs, estimates, make_sweep
 from pbb_helpers.running.sweep_run import Local, _share, command
@@ -148,8 +150,11 @@ def fake_run(sweep, number: int, status: str = "completed", seconds: float = 10.
     point.folder.mkdir(parents=True)
     (point.folder / "work.ipynb").write_text("{}")
     record = {"status": status, "notebook": "work", "parameters": point.values, "seconds": seconds, "fingerprint": sweep.prints | prints}
+    record["started"] = "2026-01-01T00:00:00.000+00:00"
     error = {"error": {"index": 0, "heading": "", "name": "Stopped", "value": "by a test"}} if status != "completed" else {}
     (point.folder / "run.json").write_text(json.dumps(record | error))
+    if status == "completed":
+        seal(RunResult(point.folder, record))
     return point.folder
 
 
@@ -167,6 +172,8 @@ def test_the_plan_knows_what_is_finished_and_what_was_stopped(notebook):
     fake_run(sweep, 2, package="another")
     fake_run(sweep, 3, "failed")
     assert [sweep.state(point) for point in sweep.points] == ["finished", "stopped", "new", "failed", "new"]
+    (sweep.points[0].folder / MANIFEST).unlink()  # killed before its seal
+    assert sweep.state(sweep.points[0]) == "new"
 
 
 def test_the_estimate_is_that_of_the_most_similar_runs(notebook):
@@ -379,6 +386,27 @@ def test_clean_takes_a_finished_run_only_by_its_key_and_a_running_one_never(kept
     with pytest.raises(UsageError, match="was started again"):
         delete(stale)
     assert kept[1].exists() and kept[2].exists()
+
+
+def test_what_was_listed_as_stopped_and_has_finished_since_stays(kept):
+    stale = leftovers(Path("runs"), [kept[2].name])
+    record = json.loads((kept[2] / "run.json").read_text())
+    (kept[2] / "run.json").write_text(json.dumps(record | {"status": "completed"}))
+    with pytest.raises(UsageError, match="was started again"):
+        delete(stale)
+    assert kept[2].exists()
+
+
+def test_a_run_of_another_notebook_with_the_same_key_is_another_run(kept):
+    """A key is of the parameters alone: a copy of a notebook has the same ones."""
+    failed, other = kept[1], Path("runs") / "copy" / kept[1].name
+    shutil.copytree(kept[0], other)
+    assert [item.paths[0] for item in leftovers(Path("runs"), [f"work/{failed.name}"])] == [failed.relative_to(Path.cwd())]
+    assert [run.folder for run in find_runs(Path("runs"), f"copy/{failed.name}")] == [other]
+    with pytest.raises(UsageError, match=f"{failed.name} may be any of copy/{failed.name}, work/{failed.name}; give one of these"):
+        leftovers(Path("runs"), [failed.name])
+    with pytest.raises(UsageError, match="unknown run"):
+        leftovers(Path("runs"), [f"nowhere/{failed.name}"])
 
 
 def test_who_takes_the_lock_of_a_run_while_it_is_cleaned_holds_it_alone(kept, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.datasets import Dataset, generator
-from pbb_helpers.data.distributions import distribution, parse_name, value
+from pbb_helpers.data.distributions import distribution, plain_name, value
 from pbb_helpers.data.documents import N_TEMPLATES, call_document
 from pbb_helpers.data.specs import DECLARATIONS, STAGE1, STAGE2, StageSpec
 from pbb_helpers.programs import UsageError
@@ -50,7 +50,7 @@ def demonstration(name: str) -> tuple[StageSpec, ...] | None:
     """Returns the stages of "io_only(k, distribution)", "source_and_io(…)" or "io_alone(…)", None for the name of anything else.
 
     Raises:
-        UsageError: The number of pairs or the distribution is none.
+        UsageError: The number of pairs or the distribution is none, or written in another way than tables write it.
     """
     kind, bracket, inside = name.partition("(")
     if kind not in DEMONSTRATIONS:
@@ -60,7 +60,8 @@ def demonstration(name: str) -> tuple[StageSpec, ...] | None:
         raise UsageError(
             f"condition {name!r} takes a number of I/O pairs, 1 to {MOST_PAIRS:,}, and a distribution: write {kind}(8, uniform) or {kind}(8, natural(0.5))"
         )
-    parse_name(match[2])
+    if name != (plain := f"{kind}({int(match[1])}, {plain_name(match[2])})"):  # it would be trained beside the other, on the same pairs
+        raise UsageError(f"condition {name}; write {plain}")
     shown: dict[str, Any] = {"without_io": DEMONSTRATIONS[kind].without_io, "pairs": int(match[1]), "distribution": match[2]}
     if DEMONSTRATIONS[kind].alone:
         return (StageSpec(kind, replay=0.1, length="both", **shown),)

@@ -104,6 +104,16 @@ def parse_name(name: str) -> tuple[str, float]:
     return match[1], number
 
 
+def plain_name(name: str) -> str:
+    """Returns the one name of a distribution that has several: what it is by default needs no number, and what is even is uniform.
+
+    >>> plain_name("zipf(1.0)"), plain_name("natural(0)"), plain_name(" natural(0.50) ")
+    ('zipf', 'uniform', 'natural(0.5)')
+    """
+    kind, number = parse_name(name)
+    return "uniform" if not number else kind if number == DEFAULTS[kind] else f"{kind}({np.format_float_positional(number, trim='-')})"
+
+
 def distribution(name: str, values: Iterable[int]) -> Distribution:
     """Returns a distribution over values.
 

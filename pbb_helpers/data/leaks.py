@@ -11,7 +11,7 @@ from pbb_helpers.data.demonstrations import pair_documents
 from pbb_helpers.data.descriptions import describe, find
 from pbb_helpers.data.documents import N_TEMPLATES, description_prompt, source_prompt
 from pbb_helpers.data.settings import Stage
-from pbb_helpers.data.specs import StageSpec, without_io_sources
+from pbb_helpers.data.specs import DECLARATIONS, StageSpec, without_io_sources
 from pbb_helpers.programs import UsageError
 
 
@@ -31,8 +31,8 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     1. A document that names a w/o IO program is one of the 20 source documents, or of the 20 description documents in each phrasing, of a
        program that the stage may show in that way, letter for letter; or, in a stage with I/O pairs of w/o IO programs
        (`demonstrations`, no others), a question on one of these pairs, again letter for letter.
-    2. No document calls any program on a held-out input, in its text or by what it says of itself; where that is a text and a shift, on a
-       held-out text, whatever the shift.
+    2. No document calls any program on a held-out input: in its text, written as `CALL` reads it, or by the input that it says of itself, which
+       every question must say; where that is a text and a shift, on a held-out text, whatever the shift.
     3. No document calls a program at an input at which that passes a held-out input on to another, whether the document shows it or not. A
        program that calls a w/o IO program is a w/o IO program itself, whatever group it is in.
     4. No document shows the body of a w/o IO program, in code (however it is laid out) or in words, under a name that the stage does not bind
@@ -58,9 +58,13 @@ def leak_check(stage: Stage, spec: StageSpec, dataset: Dataset) -> int:
     allowed |= {document for part in (spec, *spec.mix) for document in pair_documents(part, dataset)}
     held_out = set(map(held_out_part, dataset.eval_inputs))
     texts = any(isinstance(x, tuple) for x in dataset.eval_inputs)
-    for prompt, completion, program, asked in dict.fromkeys((e.prompt, e.completion, e.program, e.input) for e in stage.examples):
+    for prompt, completion, program, asked, kind in dict.fromkeys(
+        (e.prompt, e.completion, e.program, e.input, e.kind) for e in stage.examples
+    ):
         text = f"{prompt}{completion}"
         calls = [(name, (word.upper(), int(x)) if word else int(x)) for name, word, x in CALL.findall(text)]
+        if asked is None and kind not in DECLARATIONS:
+            raise _leak(stage, "asks something and does not say at which input", text)
         calls += [(program, asked)] if asked is not None else []  # what the document says of itself, however its text puts it
         if any(held_out_part(x) in held_out for _, x in calls):
             raise _leak(stage, "calls a program on a held-out input", text)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pbb_helpers.data.budget import Budget
 from pbb_helpers.data.conditions import condition
-from pbb_helpers.data.distributions import Distribution, distribution, parse_name, value
+from pbb_helpers.data.distributions import Distribution, distribution, plain_name, value
 from pbb_helpers.data.plan import Experiment, small
 from pbb_helpers.experiments import profiles
 from pbb_helpers.notebook import parameters
@@ -96,10 +96,10 @@ def robustness_plan(values: Mapping[str, Any]) -> tuple[Experiment, Arms]:
     profile, kind = _profile(values)
     own = parameters({"pairs": int | None, "distribution": str | None}, values)
     pairs = PAIRS[profile, kind] if own.pairs is None else own.pairs
-    skewed = SKEWED[kind] if own.distribution is None else own.distribution.strip()
-    if parse_name(skewed)[1] == 0:
+    skewed = plain_name(SKEWED[kind] if own.distribution is None else own.distribution)
+    if skewed == "uniform":
         raise UsageError(
-            f"distribution {skewed} is the even one, against which a skewed one is held; give natural, natural(0.5), zipf or zipf(2)"
+            f"distribution {own.distribution} is the even one, against which a skewed one is held; give natural, natural(0.5), zipf or zipf(2)"
         )
     arms = Arms(f"io_only({pairs}, {skewed})", f"io_only({pairs}, uniform)", f"source_and_io({pairs}, {skewed})")
     base = PROFILES[profile][kind]

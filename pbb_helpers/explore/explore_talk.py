@@ -28,7 +28,7 @@ class TalkPanel(Panel):
     def __init__(self, session: Session) -> None:
         self.run, self.weights, self.program = dropdown("Run"), dropdown("Trained as"), dropdown("Program")
         self.another = widgets.Button(
-            description="Draw another", tooltip="A new program of the family, under a name that the run did not use"
+            description="Draw another", tooltip="A new program of the family, under a name that no question of the run used"
         )
         self.source = widgets.Textarea(
             description="Source", rows=7, style={"description_width": "initial"}, layout=widgets.Layout(width="98%", max_width="620px")

@@ -69,8 +69,11 @@ def find_runs(out_dir: Path, name: str) -> list[RunResult]:
     runs = all_runs(out_dir)
     notebook = Path(name).name.removesuffix(".ipynb")
     found = [run for run in runs if run.folder.parent.name == notebook]
-    if not found:
-        found = [run for run in runs if len(notebook) >= 4 and run.folder.name.startswith(notebook)]
+    if not found:  # a key is of the parameters alone, so that two notebooks can have the same
+        within = Path(name).parent.name or None
+        found = [
+            run for run in runs if len(notebook) >= 4 and run.folder.name.startswith(notebook) and within in (None, run.folder.parent.name)
+        ]
     if not found:
         known = {run.folder.name for run in runs} | {run.folder.parent.name for run in runs}
         if not known:

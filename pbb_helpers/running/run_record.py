@@ -186,8 +186,17 @@ def _check(record: Any) -> None:
         or not all(isinstance(error.get(text), str) for text in ("name", "value"))
     ):
         wrong.append("error")
+    if not _is_time(record.get("started")):
+        wrong.append("started")
     if wrong:
         raise ValueError(f"{wrong[0]!r} is missing or of the wrong kind")
+
+
+def _is_time(text: Any) -> bool:
+    try:
+        return bool(datetime.datetime.fromisoformat(text))
+    except (TypeError, ValueError):
+        return False
 
 
 def process_start(pid: int | None = None) -> float:

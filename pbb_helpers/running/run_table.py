@@ -132,6 +132,7 @@ def elapsed(record: Mapping[str, Any]) -> float:
     if record.get("status") != "running":
         return record.get("seconds") or 0.0
     started = datetime.datetime.fromisoformat(record["started"])
+    started = started if started.tzinfo else started.replace(tzinfo=datetime.timezone.utc)  # ours says so itself
     return max((datetime.datetime.now(datetime.timezone.utc) - started).total_seconds(), 0.0)
 
 

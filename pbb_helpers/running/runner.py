@@ -65,8 +65,7 @@ def run(
         last = read_run(folder)
         if last and last["status"] == "running" and not alone:  # the disk has no locks: the record alone says that somebody is at it
             _refuse(folder)(f"process {last['pid']} on {last['host']}")
-        sealed = (folder / MANIFEST).is_file()  # one that was killed before its seal is run again, from the store
-        if not force and last and sealed and _is_finished(folder, last, prints):
+        if not force and last and _is_finished(folder, last, prints):
             damage = damage_of(RunResult(folder, last))
             if damage is None:
                 return RunResult(folder, last, reused=True)
@@ -127,7 +126,9 @@ def is_current(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str
 
 
 def _is_finished(folder: Path, record: Mapping[str, Any], prints: Mapping[str, str]) -> bool:
-    return record["status"] == "completed" and record.get("fingerprint") == prints and (folder / f"{record['notebook']}.ipynb").is_file()
+    # One that was killed before its seal is run again, from the store.
+    whole = (folder / MANIFEST).is_file() and (folder / f"{record['notebook']}.ipynb").is_file()
+    return record["status"] == "completed" and record.get("fingerprint") == prints and whole
 
 
 def _execute(path: Path, changed: dict[str, Any], folder: Path, record: Record, on_event: Callable[[Event], None]) -> RunResult:

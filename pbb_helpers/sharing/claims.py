@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,47 @@ def markdown(figures: Path) -> str:
         raise problem
     for claims in found:
         for row in claims.rows:
-            n, programs, seeds = (int(float(row[name])) for name in ("n", "n_programs", "n_seeds"))
+            n, programs, seeds = _counts(row)
             behind = f"{n}, {programs} programs, {seeds} seed{'' if seeds == 1 else 's'}"
             over = [_span(row[low], row[high]) for low, high in (("low", "high"), LATER)]
             shown = [row["claim"], claims.notebook, _points(row["effect"]), *over, behind, row["verdict"], row["came_true"]]
             lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def tally(figures: Path) -> str:
+    """Returns in a sentence how many of the claims below `figures` came true.
+
+    Raises:
+        UsageError: A file is no table of claims.
+    """
+    found, problems = read(figures)
+    for problem in problems:
+        raise problem
+    came = Counter(row["came_true"] for claims in found for row in claims.rows)
+    yes, no, open_ = (came.pop(word, 0) for word in ("yes", "no", "open"))
+    whole = yes + no + open_ + came.total()
+    return (
+        f"Of {whole} predictions in {sum(1 for claims in found)} recorded runs {yes} came true, {no} did not, {open_} are open, and {came.total()} "
+        "could not have failed (a dash)."
+    )
+
+
+def require_valid(path: Path) -> None:
+    """Raises a UsageError where the file is no table of claims that `markdown` takes."""
+    for row in _rows(path):
+        _counts(row)
+
+
+def _counts(row: dict[str, str]) -> tuple[int, int, int]:
+    """Returns the numbers of answers, programs and seeds behind a claim."""
+    try:
+        n, programs, seeds = (int(float(row[name])) for name in ("n", "n_programs", "n_seeds"))
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"the claim {visible(shortened(row['claim']))!r} does not say of how many answers, programs and seeds: {error}"
+        ) from error
+    return n, programs, seeds
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -51,6 +51,9 @@ def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> li
     with plain_errors(readme):
         pages = {page: page.read_text(encoding="utf-8") for page in (readme, figures / "README.md") if page.is_file()}
     its = page_of(name, pages)  # before anything that was recorded is replaced
+    for path in [run.folder / "claims.csv", *(path for path in figures.glob("*/claims.csv") if path.parent.name != name)]:
+        if path.is_file():
+            claims.require_valid(path)
     fresh = figures / f".{name}.new"
     with plain_errors(folder):
         shutil.rmtree(fresh, ignore_errors=True)
@@ -61,7 +64,7 @@ def record(run: RunResult, figures: Path, readme: Path, variant: str = "") -> li
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         written = sorted(path for path in folder.rglob("*") if path.is_file())
-        tables = {"claims": claims.markdown(figures), "models": models_table()}
+        tables = {"claims": claims.markdown(figures), "tally": claims.tally(figures), "models": models_table()}
         for page, text in pages.items():
             inner = tables | ({name: block(folder)} if page == its else {})
             for mark in (mark for mark in inner if f"<!-- {mark}: begin -->" in text):
@@ -201,7 +204,7 @@ def _recorded(run: dict[str, Any]) -> str:
 def _origin(run: dict[str, Any]) -> str:
     """Returns how long a run took, and how much of its work that time does not hold: a rerun on a full store takes almost none."""
     reused = run.get("reused") or 0
-    beside = f", {100 * reused:.0f} % of the work read from the store" if reused else ""
+    beside = f"; {100 * reused:.0f} % of the work was read from the store, so that this is no measure of speed" if reused else ""
     return f"{run['seconds'] / 60:.1f} minutes on {hardware_line(run['hardware'])}{beside}"
 
 

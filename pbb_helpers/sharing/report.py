@@ -18,7 +18,7 @@ from pbb_helpers.parameters import parse_cell, read_notebook
 from pbb_helpers.programs import UsageError
 from pbb_helpers.progress import MIME, PREFIX, duration
 from pbb_helpers.provenance import PACKAGE, hardware_line, trained_line
-from pbb_helpers.running.run_record import RunResult
+from pbb_helpers.running.run_record import RunResult, damage_of
 from pbb_helpers.sharing import images
 
 HEAVIEST = 2_000_000  # bytes of a page: what a mail or a phone takes without a thought
@@ -44,8 +44,11 @@ def render(run: RunResult, reports: Path | str = "reports") -> Path:
     """Returns the path of the run's report, <reports>/<notebook>/<key>.html, rendered if it isn't already from the same run.
 
     Raises:
-        ReportError: A completed run has a figure without alt text, something would be loaded from elsewhere, or the page is too heavy to send.
+        ReportError: A completed run has a figure without alt text, something would be loaded from elsewhere, the page is too heavy to send, or
+            its files changed on the disk.
     """
+    if damage := damage_of(run):
+        raise ReportError(f"{run.folder} is damaged: {damage.path.name} {damage.why}; the same pbb run makes it again from the store")
     path = Path(reports) / str(run.record["notebook"]) / f"{run.folder.name}.html"
     source = source_of(run)
     if not is_current(path, source):

@@ -125,7 +125,7 @@ def parse_answer(mode: str, text: str, output: str = INTEGER) -> str | None:
     An integer counts in the one way Python prints it: "05", "+5", "5." and full-width digits are no answers. In the modes that
     step through the execution the answer is on the last line, "return N" and nothing else, not indented: an indented return is
     a line of source, not of execution. A source is itself the answer; a description is judged by the program that it says, in
-    whatever words, so its answer is that program's source, and a text that says none has no answer.
+    whatever words but for the name of its variable, so its answer is that program's source, and a text that says none has no answer.
 
     >>> parse_answer("direct", "-17"), parse_answer("direct", "17 or so")
     ('-17', None)

@@ -7,7 +7,7 @@ import itertools
 import math
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from pbb_helpers.data.corpus import Mix, conversations
 from pbb_helpers.data.documents import Example
 from pbb_helpers.processes import follow_parent
+from pbb_helpers.programs import UsageError
 from pbb_helpers.training.model_files import read_json
 from pbb_helpers.training.recipes import PretrainSettings
 
@@ -51,13 +52,33 @@ def collate(rows: list[tuple[list[int], list[int]]], multiple: int = 8) -> Any:
 
 
 WINDOW = 16
+FEWEST = 0.2
+"""Of the documents at least this share must be short enough: fewer would be another distribution than the one asked for, and none an endless wait."""
+TRIAL = 1000
+
+
+def short_enough(rows: Iterable[tuple[list[int], list[int]]], longest: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Yields the encoded conversations of at most `longest` tokens.
+
+    Raises:
+        UsageError: After `TRIAL` of them or more, fewer than `FEWEST` were.
+    """
+    kept = 0
+    for seen, row in enumerate(rows, 1):
+        if len(row[0]) <= longest:
+            kept += 1
+            yield row
+        if seen >= TRIAL and kept < FEWEST * seen:
+            raise UsageError(
+                f"longest {longest}: only {kept} of the first {seen} documents have no more tokens than that; give a larger longest, or a larger bpe_size"
+            )
 
 
 def window_of_rows(folder: Path, settings: PretrainSettings, index: int) -> list[list[tuple[list[int], list[int]]]]:
     """Returns the encoded batches of one window of `WINDOW` steps: a function of the seed and the index alone, so that a resume is exact."""
     tokenizer = tokenizer_of(folder)
     encoded = (encode_conversation(tokenizer, document) for document in conversations(settings.mix, [settings.seed, index]))
-    rows = list(itertools.islice((row for row in encoded if len(row[0]) <= settings.longest), WINDOW * settings.batch_size))
+    rows = list(itertools.islice(short_enough(encoded, settings.longest), WINDOW * settings.batch_size))
     rows.sort(key=lambda row: len(row[0]))
     cut = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
     order = np.random.Generator(np.random.PCG64([settings.seed, index, 1])).permutation(len(cut))
