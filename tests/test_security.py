@@ -472,8 +472,8 @@ def test_no_command_prints_what_a_terminal_obeys(tmp_path: Path, monkeypatch, ca
         "parameters": {"profile": COMMANDS},
     }
     (folder / "run.json").write_text(json.dumps(record | {"started": "2026-01-01T00:00"}))
-    (folder.with_name("abd")).mkdir()
-    (folder.with_name("abd") / "run.json").write_text(json.dumps(record))  # which is no record, and said to be damaged
+    (folder.with_name("bcd")).mkdir()
+    (folder.with_name("bcd") / "run.json").write_text(json.dumps(record))  # which is no record, and said to be damaged
     shown = ""
     for arguments in (["results"], ["results", "--csv"], ["describe", "notebooks/tiny.ipynb"], ["report"],
                       ["report", "--reports", f"r{COMMANDS}"], ["run", f"notebooks/{COMMANDS}.ipynb"], ["results", COMMANDS],
