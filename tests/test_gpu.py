@@ -36,7 +36,7 @@ def test_it_measures_what_it_can_without_trl_and_pydantic(shipped_like, tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.DataFrame(lines(tmp_path / "out", "rows"))
     assert list(dict.fromkeys(rows["suite"])) == ["shape tiny-llama", "shape tiny-qwen3", "seeds, batch 64", "seeds, batch 4"]
-    assert rows.groupby("suite")["arm"].agg(set).to_dict()["shape tiny-qwen3"] == {"ours", "matmul peak"}
+    assert rows.groupby("suite")["arm"].agg(set).to_dict()["shape tiny-qwen3"] == {"ours", "ours, packed", "matmul peak"}
     assert set(rows["device"]) == {"cpu"} and (rows["seconds"] > 0).all()
     assert {line["suite"] for line in lines(tmp_path / "out", "profiles")} == {
         "shape tiny-llama",
@@ -45,7 +45,11 @@ def test_it_measures_what_it_can_without_trl_and_pydantic(shipped_like, tmp_path
         "seeds, batch 64, one by one",
     }
     gates = pd.DataFrame(lines(tmp_path / "out", "gate"))
-    assert set(gates["arm"]) == {"bare loop", "Trainer"} and set(gates["model"].dropna()) == {"10M", "tiny-llama", "tiny-qwen3"}
+    assert set(gates["arm"]) == {"bare loop", "Trainer", "ours, packed"} and set(gates["model"].dropna()) == {
+        "10M",
+        "tiny-llama",
+        "tiny-qwen3",
+    }
     assert set(gates["dtype"][gates["model"] == "tiny-llama"]) == {"bfloat16"} and (gates["difference"] <= gates["tolerance"]).all()
     assert "versions" in json.loads((tmp_path / "out" / "machine.json").read_text())
     assert "not measured: TRL tuned: not installed" in done.stdout

@@ -16,6 +16,7 @@ from pbb_helpers.performance import peers, tasks
 from pbb_helpers.performance.benchmark import torch_threads
 from pbb_helpers.performance.compiled import Compiled
 from pbb_helpers.performance.ours import Ours
+from pbb_helpers.performance.packed import Packed
 from pbb_helpers.performance.peers import BareLoop, HuggingFace
 from pbb_helpers.performance.tasks import IGNORED, Task
 from pbb_helpers.programs import UsageError
@@ -100,7 +101,7 @@ def _first_step(task: Task, others: list[Any], loss_tolerance: float, gradient_t
             with autocast(device, task.dtype):
                 result = (
                     arm.loss(next(arm.batches()))
-                    if isinstance(arm, Compiled)
+                    if isinstance(arm, (Compiled, Packed))
                     else other(**{name: tensor.to(device) for name, tensor in tasks.padded(batch).items()}, use_cache=False).loss
                 )
             result.backward()

@@ -13,6 +13,7 @@ from pbb_helpers.data.settings import Stage
 from pbb_helpers.performance import answering, benchmark, compiled, gate, peers
 from pbb_helpers.performance.benchmark import Arm, Missing, OnRun
 from pbb_helpers.performance.ours import InExperiment, OneByOne, Ours, Stacked
+from pbb_helpers.performance.packed import Packed
 from pbb_helpers.performance.performance_plan import Plan, dtype_name, suite_of
 from pbb_helpers.performance.random_models import free, random_model, random_shape, too_large
 from pbb_helpers.performance.tasks import Task
@@ -82,14 +83,16 @@ def gates(plan: Plan, loaded: Any, model: Large) -> pd.DataFrame:
 
 def shape_gate(plan: Plan, name: str, loaded: Any) -> pd.DataFrame:
     """Returns `gate.one_batch` of one of `random_models.SHAPES`, on four documents: more of them would say no more, and take more memory."""
-    table = gate.one_batch(Task(random_shape(name, loaded), shape_documents(plan, name, 1, batch_size=4)))
+    task = Task(random_shape(name, loaded), shape_documents(plan, name, 1, batch_size=4))
+    table = gate.one_batch(task, [Packed(task)])
     free()
     return table
 
 
 def shape(plan: Plan, name: str, loaded: Any, on_run: OnRun | None = None) -> pd.DataFrame:
-    """Returns the rounds of one of `random_models.SHAPES` (suite "shape NAME"): ours, TRL tuned and the yardstick; its memory is free again after them."""
-    rows = _main_arms(plan, Task(random_shape(name, loaded), shape_documents(plan, name, plan.steps)), suite_of(name), on_run)
+    """Returns the rounds of one of `random_models.SHAPES` (suite "shape NAME"): ours, TRL tuned, ours packed and the yardstick; its memory is free again after them."""
+    task = Task(random_shape(name, loaded), shape_documents(plan, name, plan.steps))
+    rows = _main_arms(plan, task, suite_of(name), on_run, [Packed(task)])
     free()
     return rows
 

@@ -19,6 +19,7 @@ from torch import nn
 from pbb_helpers.performance.benchmark import Missing, Work
 from pbb_helpers.performance.compiled import MULTIPLE
 from pbb_helpers.performance.ours import Ours
+from pbb_helpers.performance.packed import ROW
 from pbb_helpers.performance.tasks import IGNORED, Task, TrainingArm, labelled, padded
 from pbb_helpers.training import models
 from pbb_helpers.training.loss import autocast, head_weight
@@ -33,6 +34,7 @@ HOW = {
     "TRL as it comes": "SFTTrainer: random batches, gradient checkpointing, SDPA attention",
     "Trainer": "transformers.Trainer: random batches, SDPA attention, the model's own loss over all logits",
     "ours, as in an experiment": "ours in a process of its own as `jobs.run_job` makes it: one thread, kernels of 16 shapes kept, a lean heap",
+    "ours, packed": f"ours with several documents to a row of {ROW} tokens, each from position 0; only of the shapes for a GPU",
     "ours, compiled": f"ours with torch.compile on the layers, one graph for all widths, which are multiples of {MULTIPLE}; no experiment does so: its results must not hang on a compiler",
 }
 

@@ -70,8 +70,10 @@ MEASURES = (
     # The goals from here on are those for a GPU.
     Measure("Llama-3.2-1B shape, ours over TRL tuned", "shape Llama-3.2-1B", "ours", "TRL tuned", "examples_per_s", 2.0),
     Measure("Llama-3.2-1B shape, useful FLOPs of ours over the matmul peak", "shape Llama-3.2-1B", "ours", "matmul peak", "flops_per_s"),
+    Measure("Llama-3.2-1B shape, ours packed over ours", "shape Llama-3.2-1B", "ours, packed", "ours", "examples_per_s"),
     Measure("Qwen3-8B shape, useful FLOPs of ours over the matmul peak", "shape Qwen3-8B", "ours", "matmul peak", "flops_per_s", 0.5),
     Measure("Qwen3-8B shape, ours over TRL tuned", "shape Qwen3-8B", "ours", "TRL tuned", "examples_per_s"),
+    Measure("Qwen3-8B shape, ours packed over ours", "shape Qwen3-8B", "ours, packed", "ours", "examples_per_s"),
     *_stacks(16, goal=10.0),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def collate(encoded: Sequence[Encoded], multiple: int = 1) -> Batch:
 def pack(encoded: Sequence[Encoded], tokens: int) -> Batch:
     """Returns one batch of the same examples as `collate`, several to a row of at most `tokens` tokens; a longer example has its own row.
 
-    No training uses it: it is meant for a GPU, where its speed was never measured, and only tests hold it to `collate`.
+    No experiment uses it: it is meant for a GPU, where an arm of the benchmark measures it (`performance/packed.py`).
     From `position_ids` that start again transformers tells the examples of a row apart, but only without a cache: `loss` passes
     `use_cache=False`. With a cache each example would see those before it in its row, and nothing would say so.
     """
@@ -129,15 +130,23 @@ def by_length(rows: Iterable[Row], batch_size: int, window: int, *, length: Call
 
 
 def batches(
-    encoded: Iterable[Encoded], batch_size: int, window: int = 16, generator: torch.Generator | None = None, *, multiple: int = 1
+    encoded: Iterable[Encoded],
+    batch_size: int,
+    window: int = 16,
+    generator: torch.Generator | None = None,
+    *,
+    multiple: int = 1,
+    make: Callable[[Sequence[Encoded]], Batch] | None = None,
 ) -> Iterator[Batch]:
     """Yields batches of the examples, in their order up to a window.
 
     Each run of `window * batch_size` consecutive examples is sorted by length and cut into batches, which are shuffled by `generator`:
     little padding, and no drift from short to long. Nothing is shuffled beyond the window, so an endless stream may be passed, and the
-    order of the caller is the order of training. Without a generator the batches of a window go from short to long.
+    order of the caller is the order of training. Without a generator the batches of a window go from short to long. `make` makes a batch of
+    its examples; by default they are collated, to a width that is a multiple of `multiple`.
     """
+    make = make or functools.partial(collate, multiple=multiple)
     for cut in by_length(encoded, batch_size, window, length=lambda row: len(row[0]) + len(row[1])):
         order = torch.randperm(len(cut), generator=generator).tolist() if generator is not None else range(len(cut))
         for i in order:
-            yield collate(cut[i], multiple)
+            yield make(cut[i])
