@@ -498,7 +498,7 @@ def test_a_shape_is_trained_in_bfloat16_by_ours_and_by_trl(shipped_like):
     plan = performance_plan.plan_of(str(shipped_like), "smoke", shapes=("tiny-llama", "tiny-qwen3"), rounds=1, steps=1)
     rows = measurements.shapes(plan, loaded)
     assert set(rows["suite"]) == {"shape tiny-llama", "shape tiny-qwen3"} and set(rows["dtype"]) == {"bfloat16"}
-    arms = {"ours", "matmul peak"} | ({"TRL tuned"} if peers.trl_installed() else set())
+    arms = {"ours", "ours, packed", "matmul peak"} | ({"TRL tuned"} if peers.trl_installed() else set())
     assert set(rows["arm"]) == arms and (rows["seconds"] > 0).all()
     shape = random_models.random_shape("tiny-qwen3", loaded)
     assert {p.dtype for p in shape.model.parameters()} == {torch.bfloat16} and shape.model.config._attn_implementation == "sdpa"

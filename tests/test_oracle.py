@@ -11,6 +11,7 @@ from pbb_helpers.data.documents import Example
 from pbb_helpers.data.settings import Stage, TrainSettings
 from pbb_helpers.performance import compiled, gate, peers, performance_plan, random_models, tasks
 from pbb_helpers.performance.ours import InExperiment
+from pbb_helpers.performance.packed import Packed
 from pbb_helpers.performance.peers import HuggingFace
 from pbb_helpers.performance.tasks import IGNORED, Task
 from pbb_helpers.programs import UsageError
@@ -126,7 +127,7 @@ def test_a_trainer_is_timed_over_its_steps_alone(task, trl):
 def test_every_arm_does_the_same_work_and_changes_the_weights(task):
     before = {name: p.clone() for name, p in task.loaded.model.state_dict().items()}
     arms, absent = peers.arms(task)
-    elsewhere = {InExperiment.name, compiled.Compiled.name}  # of one thread, and of the large model
+    elsewhere = {InExperiment.name, compiled.Compiled.name, Packed.name}  # of one thread, of the large model, of the shapes
     assert {arm.name for arm in arms} | {m.name for m in absent} == set(peers.HOW) - elsewhere
     works = set()
     for arm in arms:

@@ -181,7 +181,7 @@ def test_parameters_change_what_they_name() -> None:
     ({"distribution": "natural(1.5)"}, "give a share from 0, which is uniform, to 1"),
     ({"family": "arithmetic", "distribution": "natural"}, "natural is over shifts from 0 to 25, not over 0 to 49"),
     ({"distribution": "uniform"}, "distribution uniform is the even one, against which a skewed one is held; give natural"),
-    ({"distribution": " natural(0.0)"}, "distribution natural(0.0) is the even one"),
+    ({"distribution": "natural(0.0)"}, "distribution natural(0.0) is the even one"),
     ({"distribution": ""}, "unknown distribution ''"),
     ({"distribution": "zipf(1000)"}, "zipf(1000): give an exponent from 0, which is uniform, to 10"),
     ({"texts": "letters", "max_letters": 10**9}, "give 3 <= min_letters <= max_letters <= 1000"),

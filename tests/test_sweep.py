@@ -309,6 +309,9 @@ def test_a_run_that_goes_on_elsewhere_is_watched_and_not_started_twice(notebook)
     local = Local(sweep, 1)
     assert local.advance() and local.advance() and local.state(sweep.points[0]) == "running"
     (folder / "run.json").write_text(json.dumps(record | {"status": "completed"}))
+    with lock(folder.parent / f".{folder.name}.lock", print):  # its process, which has not yet sealed it
+        assert local.advance() and local.state(sweep.points[0]) == "running"
+        seal(RunResult(folder, record | {"status": "completed"}))
     local.advance()
     assert local.state(sweep.points[0]) == "finished" and not local.advance()
 

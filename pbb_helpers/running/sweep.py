@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pbb_helpers.disk import held
 from pbb_helpers.experiments import plans
 from pbb_helpers.parameters import read_notebook, read_parameters, resolve
 from pbb_helpers.programs import UsageError
@@ -72,6 +73,8 @@ class Sweep:
             return "new"
         if is_current(point.folder, record, self.prints | weights_print(point.values)):
             return "finished"
+        if record["status"] == "completed" and held(point.folder.parent / f".{point.folder.name}.lock"):
+            return "running"  # about to be sealed, or made again
         return {"running": "running", "failed": "failed", "killed": "stopped"}.get(record["status"], "new")
 
 
