@@ -25,6 +25,15 @@ class UsageError(ValueError):
     """What a user asked for can't be done: the message is one line that says what arrived, what is valid and what to do."""
 
 
+def plain_number(value: float) -> str:
+    """Returns a number without an exponent and without zeros that say nothing.
+
+    >>> plain_number(0.50), plain_number(2.0), plain_number(0.00001)
+    ('0.5', '2', '0.00001')
+    """
+    return np.format_float_positional(value, trim="-")
+
+
 def did_you_mean(what: str, got: object, valid: Iterable[str]) -> UsageError:
     """Returns the error for an unknown name.
 

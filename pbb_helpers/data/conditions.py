@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass, replace
 
 from pbb_helpers.data.demonstrations import DEMONSTRATIONS, demonstration
 from pbb_helpers.data.documents import BOTH_MODES, MODES, N_TEMPLATES, NAMED, WORD_MODES
 from pbb_helpers.data.knobs import KNOBS, knob
 from pbb_helpers.data.specs import NO_EXPOSURE, STAGE1, STAGE1_WORDS, STAGE2, StageSpec, rearranged, worded
-from pbb_helpers.programs import UsageError, did_you_mean
+from pbb_helpers.programs import UsageError, did_you_mean, plain_number
 
 MIXTURE = StageSpec("mixture", mix=(STAGE1, STAGE2), length="both")
 
@@ -99,12 +98,6 @@ MAIN = ("base", "in_context", "source_only", "stage1_only", "proactive", "shuffl
 KNOB_MODES = ("direct", "cot", "recall", "source")
 
 
-def _plain(name: str) -> str:
-    """Returns the one spelling of a condition with numbers: "early(0.50)" would be trained beside "early(0.5)"."""
-    name = re.sub(r"(?<![0-9.])0+(?=[0-9])|(\.[0-9]*[1-9])0+\b|\.0+\b", r"\1", name)
-    return re.sub(", *", ", ", name)
-
-
 @functools.cache
 def condition(name: str) -> Condition:
     """Returns the condition of that name, of a knob and its value, or of a number of I/O pairs and their distribution.
@@ -115,11 +108,11 @@ def condition(name: str) -> Condition:
     if turned := knob(name):
         kind, value = KNOBS[turned[0]], turned[1]
         question, reference, stages = kind.question, "a variant of arXiv 2506.18777v2, Proactive", kind.stages(value)
+        if name != (plain := f"{turned[0]}({plain_number(turned[1])})"):  # "early(0.50)" would be trained beside "early(0.5)"
+            raise UsageError(f"condition {name}; write {plain}")
     elif stages := demonstration(name) or ():
         question, reference = DEMONSTRATIONS[name.partition("(")[0]].question, "arXiv 2506.18777v1, I/O pairs; the form is ours"
     if stages:
-        if name != (plain := _plain(name)):
-            raise UsageError(f"condition {name}; write {plain}")
         return Condition(name, question, reference, stages, KNOB_MODES)
     if name not in CONDITIONS:
         kinds = [*(f"{name}(number)" for name in KNOBS), *(f"{name}(number, distribution)" for name in DEMONSTRATIONS)]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pbb_helpers.programs import UsageError, arguments, did_you_mean
+from pbb_helpers.programs import UsageError, arguments, did_you_mean, plain_number
 
 SHIFT_COUNTS = (59, 21, 117, 5, 15, 12, 6, 3, 1, 3, 3, 7, 1225, 5, 2, 4, 2, 2, 1, 1, 4, 2, 17, 3, 7)
 """How often texts in C4 are shifted by 1, 2, … 25 letters: file embers_0824_shiftfreq.R of the MIT-licensed repository
@@ -111,7 +111,7 @@ def plain_name(name: str) -> str:
     ('zipf', 'uniform', 'natural(0.5)')
     """
     kind, number = parse_name(name)
-    return "uniform" if not number else kind if number == DEFAULTS[kind] else f"{kind}({np.format_float_positional(number, trim='-')})"
+    return "uniform" if not number else kind if number == DEFAULTS[kind] else f"{kind}({plain_number(number)})"
 
 
 def distribution(name: str, values: Iterable[int]) -> Distribution:
